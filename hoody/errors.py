@@ -1,0 +1,106 @@
+"""
+What can go wrong, by whose doing.
+
+Each error carries the status that answers it best and a sentence that says
+what, why and what to do. How it looks to a client is decided in
+L{hoody.resources.failures} alone.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class HoodyError(Exception):
+    """
+    @cvar status: the HTTP status to answer with, where one can still be sent.
+    @ivar headers: what the answer must also bear.
+    """
+
+    status: ClassVar[int] = 500
+
+    def __init__(self, sentence: str, **headers: str) -> None:
+        super().__init__(sentence)
+        self.sentence = sentence
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+
+class CallerError(HoodyError):
+    """The request asks for something that cannot be."""
+
+    status = 400
+
+
+class NoSuchThing(CallerError):
+    status = 404
+
+
+class WrongMethod(CallerError):
+    """@ivar headers: with C{Allow}."""
+
+    status = 405
+
+
+class WaitedTooLong(CallerError):
+    status = 408
+
+
+class TooLong(CallerError):
+    status = 414
+
+
+class TooMany(CallerError):
+    """A cap was reached. Answered with C{Retry-After}."""
+
+    status = 429
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, Retry_After="10")
+
+
+class HeadTooLarge(CallerError):
+    status = 431
+
+
+class NoToken(CallerError):
+    status = 401
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, WWW_Authenticate='Bearer realm="hoody"')
+
+
+class NotSupported(HoodyError):
+    """A part of HTTP, or of the contract, that this version does not have."""
+
+    status = 501
+
+
+class OldVersion(HoodyError):
+    """An HTTP version that we do not speak."""
+
+    status = 505
+
+
+class PeerError(HoodyError):
+    """The other side of a pipe broke off: nobody's fault here."""
+
+    status = 502
+
+
+class FormHadNoFile(CallerError):
+    """A multipart form came to no file; its sender gets 400."""
+
+
+class NothingToReceive(HoodyError):
+    """What the receivers get whose sender's form came to no file."""
+
+    status = 500
+
+
+class Unavailable(HoodyError):
+    """We cannot now, and could later."""
+
+    status = 503
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, Retry_After="5")

@@ -1,0 +1,139 @@
+"""
+The seams: what each room asks of its neighbours, and nothing about how.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from zope.interface import Attribute, Interface
+
+if TYPE_CHECKING:
+    from twisted.internet.defer import Deferred
+
+    from hoody.errors import HoodyError
+    from hoody.pipes.heads import Head
+    from hoody.pipes.transfer import Report
+    from hoody.protocols.request import Request
+
+
+class IIntake(Interface):
+    """
+    Takes the body of one request as it comes. Whoever claims a request at
+    header time answers with one of these.
+    """
+
+    patient: bool = Attribute(
+        "Whether to go on although the peer will send no more: it may still read. A bool."
+    )
+
+    def dataReceived(data: bytes) -> None:
+        """Some of the body, in order, of any size but empty."""
+
+    def bodyComplete() -> None:
+        """The body has ended as its framing says. Called at most once."""
+
+    def connectionLost(error: BaseException) -> None:
+        """
+        The request is over before its answer was: the peer went, or what it
+        sent was not HTTP. Called at most once, and last.
+        """
+
+
+class IRequestClaimer(Interface):
+    """Looks at every request when its head has come."""
+
+    def claim(request: Request) -> IIntake | None:
+        """
+        Take the request over, or leave it to be rendered as usual.
+
+        @param request: a L{hoody.protocols.request.Request} without its body.
+        @return: L{IIntake} or C{None}.
+        """
+
+    def refuse(request: Request, error: HoodyError) -> None:
+        """Answer C{request} with what C{error} says, and be done with it."""
+
+
+class IParty(Interface):
+    """One who meets others on a path."""
+
+    wanted: int = Attribute("C{n}, the number of receivers; 1 to 256.")
+    address: str | None = Attribute("The peer's IP address, or C{None} where it has none.")
+
+    def fail(error: HoodyError) -> None:
+        """
+        Be told that nothing will come of it: a status where none has gone
+        out, else an end that cannot be taken for a clean one.
+        """
+
+
+class ISender(IParty, IPushProducer):
+    """
+    Whose body is to be moved. It produces nothing until L{produceInto}.
+    """
+
+    head: Head | None = Attribute(
+        "A L{hoody.pipes.heads.Head}, or C{None} until a form comes to its file."
+    )
+
+    def accept() -> None:
+        """The place is yours: the 200 goes out."""
+
+    def tell(line: str) -> None:
+        """Say how it goes; C{line} has no line feed and no C{[INFO]}."""
+
+    def produceInto(consumer: IConsumer) -> None:
+        """
+        Give the body to C{consumer}, what has come already first; unregister
+        from it when the body has ended as its framing says.
+        """
+
+    def finish() -> None:
+        """The answer is complete, and all is well."""
+
+
+class IReceiver(IParty, IConsumer):
+    """Who is given the body."""
+
+    def begin(head: Head) -> None:
+        """The transfer starts: answer with what L{hoody.pipes.heads.Head} says."""
+
+    def complete(digest: bytes | None) -> Deferred[None]:
+        """
+        That was the last byte.
+
+        @param digest: SHA-256 of the body, where one was asked for.
+        @return: a Deferred that fires with C{None} when the receiver's kernel
+            has acknowledged everything, or fails when it cannot any more.
+        """
+
+
+class IMover(Interface):
+    """
+    Moves the bytes of one transfer, the slowest receiver pacing the sender.
+    """
+
+    digest: bytes | None = Attribute(
+        "SHA-256 of what has passed as L{bytes}, or C{None} if not asked for."
+    )
+
+    def start() -> None:
+        """Let the sender produce."""
+
+    def drop(receiver: IReceiver) -> None:
+        """Go on without this one."""
+
+    def delivered(receiver: IReceiver) -> int:
+        """How many bytes of the body this receiver was given, in bytes; kept after a drop."""
+
+
+class IPipeObserver(Interface):
+    """Is told how transfers go. Must not raise."""
+
+    def started(path: str) -> None:
+        """Bytes begin to flow."""
+
+    def ended(report: Report) -> None:
+        """@param report: a L{hoody.pipes.transfer.Report}."""

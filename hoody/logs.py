@@ -1,0 +1,104 @@
+"""
+What the server says of itself: one line an event, for eyes or as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import TextIO
+
+from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent, formatTime
+from zope.interface import implementer
+
+from hoody.protocols.request import Request
+from hoody.resources.health import rfc3339
+
+_access = Logger(namespace="hoody.access")
+_TOKEN = re.compile(r"((?:^|&)token=)[^&]*")
+# What twisted.logger adds to an event for itself.
+_INTERNAL = frozenset(
+    {"message", "time", "system", "format", "isError", "failure", "why", "logLevel", "printed"}
+)
+_PLAIN = (str, int, float, bool, type(None))
+
+
+def log_access(request: Request) -> None:
+    """One event for one request, when it is over, however it ended."""
+    path = request.path.decode("ascii", "replace")
+    query = _TOKEN.sub(r"\1***", request.query.decode("ascii", "replace"))
+    _access.info(
+        "{client} {method} {target} {status} in={received} out={sent} {duration_ms} ms {outcome}",
+        client=request.peer_address,
+        method=request.method.decode("ascii", "replace"),
+        target=f"{path}?{query}" if query else path,
+        host=request.host_name.decode("ascii", "replace"),
+        status=request.code if request.startedWriting else 499,
+        received=request.received,
+        sent=request.sentLength,
+        duration_ms=round((request.site.reactor.seconds() - request.started_at) * 1000, 1),
+        outcome=_outcome(request),
+        user_agent=(request.getHeader(b"user-agent") or b"").decode("ascii", "replace"),
+        http=request.clientproto.decode("ascii", "replace"),
+        request_id=request.request_id.decode("ascii"),
+    )
+
+
+def _outcome(request: Request) -> str:
+    """Whether the answer was whole, broken off by us, or lost with its client."""
+    if request.broken:
+        return "broken"
+    return "lost" if request.gone else "whole"
+
+
+@implementer(ILogObserver)
+class JsonLines:
+    """Writes each event as one JSON object on one line."""
+
+    def __init__(self, out: TextIO = sys.stdout) -> None:
+        self._out = out
+
+    def __call__(self, event: LogEvent) -> None:
+        self._out.write(json.dumps(_fields(event), default=str) + "\n")
+        self._out.flush()
+
+
+@implementer(ILogObserver)
+class TextLines:
+    """Writes each event as a line to be read; a failure brings its traceback."""
+
+    def __init__(self, out: TextIO = sys.stdout) -> None:
+        self._out = out
+
+    def __call__(self, event: LogEvent) -> None:
+        name = event.get("log_namespace", "-")
+        level = getattr(event.get("log_level"), "name", "info")
+        # One event is one line: a client must not be able to forge another.
+        text = formatEvent(event).replace("\r", "\\r").replace("\n", "\\n")
+        self._out.write(f"{formatTime(event.get('log_time'))} [{name}#{level}] {text}\n")
+        failure = event.get("log_failure")
+        if failure is not None:
+            self._out.write(failure.getTraceback())
+        self._out.flush()
+
+
+def observer(log_format: str) -> ILogObserver:
+    """The observer for C{--log-format}."""
+    return JsonLines() if log_format == "json" else TextLines()
+
+
+def _fields(event: LogEvent) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "time": rfc3339(event["log_time"]) if "log_time" in event else None,
+        "level": getattr(event.get("log_level"), "name", "info"),
+        "name": event.get("log_namespace"),
+        "message": formatEvent(event),
+    }
+    for key, value in event.items():
+        if not key.startswith("log_") and key not in _INTERNAL and isinstance(value, _PLAIN):
+            fields.setdefault(key, value)
+    failure = event.get("log_failure")
+    if failure is not None:
+        fields["traceback"] = failure.getTraceback()
+    return fields

@@ -1,0 +1,607 @@
+"""
+One meeting on one path, from the first arrival to the last acknowledgement.
+
+The machine is pure: parties, mover and clock are given to it, and a test may
+play all three. Who may arrive in which state, who is told what, and what is
+left of it afterwards can be read off the transitions below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from attrs import define, field, frozen
+from automat import TypeMachineBuilder
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+
+from hoody.errors import (
+    CallerError,
+    FormHadNoFile,
+    HoodyError,
+    NothingToReceive,
+    PeerError,
+    WaitedTooLong,
+)
+from hoody.interfaces import IMover, IParty, IPipeObserver, IReceiver, ISender
+from hoody.pipes.caps import Caps
+
+MoverFactory = Callable[[ISender, list[IReceiver], Callable[[], None]], IMover]
+"""Makes the mover of one transfer; the last argument is to be called at the body's end."""
+
+
+@frozen(kw_only=True)
+class Report:
+    """
+    How a transfer ended.
+
+    @ivar delivered: bytes of the body that the slowest receiver was given.
+    @ivar started: and C{ended}, seconds of the reactor's clock.
+    @ivar error: why it failed, or C{None}.
+    """
+
+    path: str
+    receivers: int
+    delivered: int
+    started: float
+    ended: float
+    digest: bytes | None
+    error: str | None
+
+
+@frozen(kw_only=True)
+class Patience:
+    """How long to wait, in seconds: for a counterpart, for a form's file, between notes."""
+
+    ttl: float
+    form: float
+    note: float
+
+
+@define(kw_only=True, eq=False)
+class Core:
+    """
+    What a transfer needs of the world.
+
+    @ivar free: called once, when the path can be used anew.
+    @ivar over: called once, when nothing of the transfer is left.
+    """
+
+    path: str
+    clock: IReactorTime
+    patience: Patience
+    caps: Caps
+    observer: IPipeObserver
+    make_mover: MoverFactory
+    free: Callable[[], None]
+    over: Callable[[], None]
+
+
+class Transfer(Protocol):
+    """What can happen to a transfer: first what others tell it, then its own steps."""
+
+    def sender_arrives(self, sender: ISender) -> None:
+        """@raise CallerError: if there is no place for it."""
+
+    def receiver_arrives(self, receiver: IReceiver) -> None:
+        """@raise CallerError: if there is no place for it."""
+
+    def head_known(self) -> None:
+        """The sender's form has come to its file."""
+
+    def form_fails(self, error: HoodyError) -> None:
+        """It never will."""
+
+    def leaves(self, party: IParty, error: BaseException) -> None:
+        """This party's connection is gone, or worthless."""
+
+    def upload_ends(self) -> None:
+        """The body has come to its end, and the mover has all of it."""
+
+    def drain(self, error: HoodyError) -> None:
+        """Who waits shall wait no more; who runs may go on."""
+
+    def cut(self, error: HoodyError) -> None:
+        """End now, whatever it is."""
+
+    def abandoned(self) -> None:
+        """Somebody was refused; if that was the first to come, nobody is here."""
+
+    def expires(self, party: IParty) -> None:
+        """This party's patience is at an end."""
+
+    def note(self) -> None:
+        """Time to tell the sender that it still waits."""
+
+    def empties(self) -> None:
+        """The last of those who waited has left."""
+
+    def begins(self, gathered: Gathered) -> None:
+        """All are there."""
+
+    def moves(self) -> None:
+        """All have been told; bytes may flow."""
+
+    def confirms(self, running: Running) -> None:
+        """Every byte is on its way, what is left is to hear that it arrived."""
+
+    def receipt(self, receiver: IReceiver) -> None:
+        """This receiver's kernel has acknowledged everything."""
+
+    def settles(self) -> None:
+        """Nobody is left to hear from."""
+
+    def fails(self, error: HoodyError) -> None:
+        """It cannot go on."""
+
+
+@define(eq=False)
+class Gathered:
+    """
+    Who is there, of those who have not started yet.
+
+    @ivar timers: of each party, and of the notes and the form's deadline.
+    """
+
+    sender: ISender | None = None
+    receivers: list[IReceiver] = field(factory=list)
+    timers: dict[object, IDelayedCall] = field(factory=dict)
+
+    @property
+    def wanted(self) -> int | None:
+        """C{n}, once somebody has said it."""
+        parties = self.parties
+        return parties[0].wanted if parties else None
+
+    @property
+    def parties(self) -> list[IParty]:
+        return ([self.sender] if self.sender else []) + list(self.receivers)
+
+    @property
+    def sender_ready(self) -> bool:
+        """Whether there is a sender, and one that knows what it sends."""
+        return self.sender is not None and self.sender.head is not None
+
+    @property
+    def complete(self) -> bool:
+        return self.sender_ready and len(self.receivers) == self.wanted
+
+    def admit(self, core: Core, party: IParty, completes: bool) -> None:
+        """Give this party its place, or raise before anything has changed."""
+        if self.wanted not in (None, party.wanted):
+            raise CallerError(
+                f"This path waits with n={self.wanted}, you came with n={party.wanted};"
+                " use the same n on both sides."
+            )
+        if completes:
+            core.caps.check_run()
+        else:
+            core.caps.check_wait(party)
+        core.caps.waits(party)
+
+    def forget(self, core: Core, party: IParty) -> None:
+        """This party's place is free again."""
+        core.caps.waits_no_more(party)
+        self.stop(party)
+        if party is self.sender:
+            self.sender = None
+            self.stop("note")
+            self.stop("form")
+        else:
+            self.receivers = [receiver for receiver in self.receivers if receiver is not party]
+
+    def tell(self, line: str) -> None:
+        """Say it to the sender, if there is one to listen."""
+        if self.sender_ready:
+            assert self.sender is not None
+            self.sender.tell(line)
+
+    def start(
+        self,
+        core: Core,
+        timer: object,
+        seconds: float,
+        then: Callable[..., None],
+        *args: object,
+    ) -> None:
+        """Keep C{timer} under its name, to be stopped."""
+        self.timers[timer] = core.clock.callLater(seconds, then, *args)
+
+    def stop(self, timer: object) -> None:
+        """Stop C{timer}, if it runs."""
+        call = self.timers.pop(timer, None)
+        if call is not None and call.active():
+            call.cancel()
+
+
+@define(eq=False)
+class Running:
+    """
+    Who is still with a transfer that has started.
+
+    @ivar sender: C{None} once it has gone after its body was whole.
+    @ivar numbers: what to call each receiver that is still of use: the first to
+        arrive is 1.
+    @ivar pending: those we have not heard from, after the end.
+    @ivar lost: how many receivers broke off.
+    """
+
+    mover: IMover
+    sender: ISender | None
+    numbers: dict[IReceiver, int]
+    wanted: int
+    started: float
+    pending: set[IReceiver] = field(factory=set, init=False)
+    lost: int = field(default=0, init=False)
+    _most_lost: int = field(default=0, init=False)
+
+    def lose(self, receiver: IReceiver, error: BaseException) -> None:
+        """Go on without this receiver, and tell the sender which it was."""
+        number = self.numbers.pop(receiver)
+        self.pending.discard(receiver)
+        self.lost += 1
+        self.mover.drop(receiver)
+        given = self.mover.delivered(receiver)
+        self._most_lost = max(self._most_lost, given)
+        if self.sender:
+            self.sender.tell(
+                f"Receiver {number} of {self.wanted} ({receiver.address or 'local'}) broke off"
+                f" after {given} bytes ({error}); {len(self.numbers)} left."
+            )
+
+    @property
+    def delivered(self) -> int:
+        """
+        Bytes that the slowest of those who stayed was given; if none did, the
+        most that one of those who left was.
+        """
+        if not self.numbers:
+            return self._most_lost
+        return min(map(self.mover.delivered, self.numbers))
+
+
+builder: TypeMachineBuilder[Transfer, Core] = TypeMachineBuilder(Transfer, Core)
+
+
+def gather(transfer: Transfer, core: Core) -> Gathered:
+    """Where every transfer begins: with nobody."""
+    return Gathered()
+
+
+def _run(transfer: Transfer, core: Core, gathered: Gathered) -> Running:
+    assert gathered.sender is not None
+    return Running(
+        mover=core.make_mover(gathered.sender, gathered.receivers, transfer.upload_ends),
+        sender=gathered.sender,
+        numbers={receiver: 1 + index for index, receiver in enumerate(gathered.receivers)},
+        wanted=gathered.sender.wanted,
+        started=core.clock.seconds(),
+    )
+
+
+def _keep(transfer: Transfer, core: Core, running: Running) -> Running:
+    return running
+
+
+over = builder.state("over")
+gathering = builder.state("gathering", gather)
+streaming = builder.state("streaming", _run)
+confirming = builder.state("confirming", _keep)
+
+
+# Gathering: in any order, each with its own patience.
+
+
+@gathering.upon(Transfer.sender_arrives).loop()
+def _seat_sender(transfer: Transfer, core: Core, gathered: Gathered, sender: ISender) -> None:
+    if gathered.sender is not None:
+        raise CallerError(
+            "A sender is on this path already; choose another path, or wait for its end."
+        )
+    gathered.admit(core, sender, len(gathered.receivers) == sender.wanted)
+    gathered.sender = sender
+    gathered.start(core, sender, core.patience.ttl, transfer.expires, sender)
+    if sender.head is not None:
+        transfer.head_known()
+    else:
+        sentence = (
+            f"The form came to no file within {core.patience.form:g} s; send a part that has a"
+            ' filename, as curl -F "file=@NAME" does.'
+        )
+        gathered.start(
+            core, "form", core.patience.form, transfer.form_fails, FormHadNoFile(sentence)
+        )
+
+
+@gathering.upon(Transfer.head_known).loop()
+def _accept_sender(transfer: Transfer, core: Core, gathered: Gathered) -> None:
+    sender = gathered.sender
+    assert sender is not None
+    gathered.stop("form")
+    sender.accept()
+    sender.tell(f"Waiting for {sender.wanted} receiver(s) to connect...")
+    if gathered.receivers:
+        sender.tell(f"{len(gathered.receivers)} receiver(s) already connected.")
+    if gathered.complete:
+        transfer.begins(gathered)
+    else:
+        gathered.start(core, "note", core.patience.note, transfer.note)
+
+
+@gathering.upon(Transfer.receiver_arrives).loop()
+def _seat_receiver(
+    transfer: Transfer, core: Core, gathered: Gathered, receiver: IReceiver
+) -> None:
+    if len(gathered.receivers) == gathered.wanted == receiver.wanted:
+        raise CallerError(
+            f"All {gathered.wanted} receiver(s) of this path are there already; to have more,"
+            " use a larger n on both sides."
+        )
+    filled = gathered.sender is not None and len(gathered.receivers) + 1 == receiver.wanted
+    gathered.admit(core, receiver, filled)
+    gathered.receivers.append(receiver)
+    gathered.start(core, receiver, core.patience.ttl, transfer.expires, receiver)
+    gathered.tell("A receiver was connected.")
+    if gathered.complete:
+        transfer.begins(gathered)
+
+
+@gathering.upon(Transfer.note).loop()
+def _tell_still_waiting(transfer: Transfer, core: Core, gathered: Gathered) -> None:
+    gathered.tell("Still waiting...")
+    gathered.start(core, "note", core.patience.note, transfer.note)
+
+
+@gathering.upon(Transfer.leaves).loop()
+def _vacate(
+    transfer: Transfer, core: Core, gathered: Gathered, party: IParty, error: BaseException
+) -> None:
+    if party in gathered.parties:
+        gathered.forget(core, party)
+        gathered.tell(
+            f"A receiver left before the start; {len(gathered.receivers)} still connected."
+        )
+        if not gathered.parties:
+            transfer.empties()
+
+
+@gathering.upon(Transfer.expires).loop()
+def _expire(transfer: Transfer, core: Core, gathered: Gathered, party: IParty) -> None:
+    waited = f"within {core.patience.ttl:g} s"
+    if party is gathered.sender:
+        sentence = f"Not all receivers came {waited}; start them, then send again."
+    else:
+        sentence = f"Nothing was sent here {waited}; start the sender, then receive again."
+    transfer.leaves(party, WaitedTooLong(sentence))
+    party.fail(WaitedTooLong(sentence))
+
+
+@gathering.upon(Transfer.form_fails).loop()
+def _fail_form(transfer: Transfer, core: Core, gathered: Gathered, error: HoodyError) -> None:
+    apology = NothingToReceive("The sender's form held no file; ask for it to be sent again.")
+    for party in gathered.parties:
+        sentence = error if party is gathered.sender else apology
+        gathered.forget(core, party)
+        party.fail(sentence)
+    transfer.empties()
+
+
+@gathering.upon(Transfer.abandoned).loop()
+def _close_unless_used(transfer: Transfer, core: Core, gathered: Gathered) -> None:
+    if not gathered.parties:
+        transfer.empties()
+
+
+def _turn_away(transfer: Transfer, core: Core, gathered: Gathered, error: HoodyError) -> None:
+    for party in gathered.parties:
+        gathered.forget(core, party)
+        party.fail(error)
+    transfer.empties()
+
+
+gathering.upon(Transfer.drain).loop()(_turn_away)
+gathering.upon(Transfer.cut).loop()(_turn_away)
+
+
+@gathering.upon(Transfer.empties).to(over)
+def _close(transfer: Transfer, core: Core, gathered: Gathered) -> None:
+    core.free()
+    core.over()
+
+
+@gathering.upon(Transfer.begins).to(streaming)
+def _begin(transfer: Transfer, core: Core, before: Gathered, gathered: Gathered) -> None:
+    for timer in tuple(gathered.timers):
+        gathered.stop(timer)
+    for party in gathered.parties:
+        core.caps.waits_no_more(party)
+    core.caps.running += 1
+    core.observer.started(core.path)
+    gathered.tell(f"Streaming to {gathered.wanted} receiver(s)...")
+    assert gathered.sender is not None
+    assert gathered.sender.head is not None
+    for receiver in gathered.receivers:
+        receiver.begin(gathered.sender.head)
+    transfer.moves()
+
+
+# Streaming: nobody else may come, and whoever breaks off is gone.
+
+
+_TAKEN = "A transfer is running on this path; choose another, or wait for its end."
+
+
+@streaming.upon(Transfer.sender_arrives).loop()
+def _refuse_sender(transfer: Transfer, core: Core, running: Running, sender: ISender) -> None:
+    raise CallerError(_TAKEN)
+
+
+@streaming.upon(Transfer.receiver_arrives).loop()
+def _refuse_receiver(
+    transfer: Transfer, core: Core, running: Running, receiver: IReceiver
+) -> None:
+    raise CallerError(_TAKEN)
+
+
+@streaming.upon(Transfer.moves).loop()
+def _start_mover(transfer: Transfer, core: Core, running: Running) -> None:
+    running.mover.start()
+
+
+@streaming.upon(Transfer.leaves).loop()
+def _go_on_without(
+    transfer: Transfer, core: Core, running: Running, party: IParty, error: BaseException
+) -> None:
+    if party is running.sender:
+        transfer.fails(PeerError(f"The sender broke off: {error}"))
+    elif party in running.numbers:
+        running.lose(party, error)
+        if not running.numbers:
+            transfer.fails(PeerError(_all_gone(running)))
+
+
+def _all_gone(running: Running) -> str:
+    return (
+        "The receiver broke off; nobody is left to send to."
+        if running.wanted == 1
+        else f"All {running.wanted} receivers broke off; nobody is left to send to."
+    )
+
+
+@streaming.upon(Transfer.upload_ends).loop()
+def _end_upload(transfer: Transfer, core: Core, running: Running) -> None:
+    transfer.confirms(running)
+
+
+@streaming.upon(Transfer.confirms).to(confirming)
+def _ask_for_receipts(transfer: Transfer, core: Core, before: Running, running: Running) -> None:
+    digest = running.mover.digest
+    if running.sender:
+        running.sender.tell("Upload complete.")
+        if digest is not None:
+            running.sender.tell(f"Digest: sha256={digest.hex()}")
+    running.pending.update(running.numbers)
+    for receiver in tuple(running.numbers):
+        receiver.complete(digest).addCallbacks(
+            lambda _, receiver=receiver: transfer.receipt(receiver),
+            lambda failure, receiver=receiver: transfer.leaves(receiver, failure.value),
+        )
+    # From here on bytes only drain: a client in a loop may come back for the
+    # next transfer before its kernel has acknowledged the last one.
+    core.free()
+
+
+# Confirming: what was sent is counted as arrived only when it has been acknowledged.
+
+
+@confirming.upon(Transfer.receipt).loop()
+def _count_receipt(transfer: Transfer, core: Core, running: Running, receiver: IReceiver) -> None:
+    running.pending.discard(receiver)
+    if not running.pending:
+        transfer.settles()
+
+
+@confirming.upon(Transfer.leaves).loop()
+def _lose_late(
+    transfer: Transfer, core: Core, running: Running, party: IParty, error: BaseException
+) -> None:
+    if party is running.sender:
+        running.sender = None
+    elif party in running.pending:
+        running.lose(party, error)
+        if not running.numbers:
+            transfer.fails(PeerError(_all_gone(running)))
+        elif not running.pending:
+            transfer.settles()
+
+
+@confirming.upon(Transfer.settles).loop()
+def _settle(transfer: Transfer, core: Core, running: Running) -> None:
+    if running.lost:
+        whole = f"{len(running.numbers)} of {running.wanted}"
+        transfer.fails(PeerError(f"Only {whole} receivers got everything."))
+        return
+    if running.sender:
+        running.sender.tell("Transfer complete.")
+        running.sender.finish()
+    _conclude(core, running, None)
+    transfer.empties()
+
+
+@confirming.upon(Transfer.empties).to(over)
+def _end_well(transfer: Transfer, core: Core, running: Running) -> None:
+    core.over()
+
+
+# Failing: who is left is shown an end that nobody can take for a clean one.
+
+
+@streaming.upon(Transfer.fails).to(over)
+def _fail(transfer: Transfer, core: Core, running: Running, error: HoodyError) -> None:
+    core.free()
+    _break_off(core, running, tuple(running.numbers), error)
+
+
+@confirming.upon(Transfer.fails).to(over)
+def _fail_late(transfer: Transfer, core: Core, running: Running, error: HoodyError) -> None:
+    _break_off(core, running, tuple(running.pending), error)
+
+
+def _break_off(
+    core: Core, running: Running, receivers: tuple[IReceiver, ...], error: HoodyError
+) -> None:
+    _conclude(core, running, error.sentence)
+    for receiver in receivers:
+        running.mover.drop(receiver)
+        receiver.fail(error)
+    if running.sender:
+        running.sender.fail(error)
+    core.over()
+
+
+def _cut(transfer: Transfer, core: Core, running: Running, error: HoodyError) -> None:
+    transfer.fails(error)
+
+
+streaming.upon(Transfer.cut).loop()(_cut)
+confirming.upon(Transfer.cut).loop()(_cut)
+
+
+def _conclude(core: Core, running: Running, error: str | None) -> None:
+    core.caps.running -= 1
+    core.observer.ended(
+        Report(
+            path=core.path,
+            receivers=running.wanted,
+            delivered=running.delivered,
+            started=running.started,
+            ended=core.clock.seconds(),
+            digest=None if error else running.mover.digest,
+            error=error,
+        )
+    )
+
+
+# What comes late, or for the second time, changes nothing.
+
+for _input in (
+    Transfer.head_known,
+    Transfer.form_fails,
+    Transfer.leaves,
+    Transfer.upload_ends,
+    Transfer.drain,
+    Transfer.cut,
+    Transfer.moves,
+    Transfer.receipt,
+    Transfer.settles,
+    Transfer.fails,
+):
+    over.upon(_input).loop().returns(None)
+streaming.upon(Transfer.abandoned).loop().returns(None)
+streaming.upon(Transfer.drain).loop().returns(None)
+confirming.upon(Transfer.drain).loop().returns(None)
+confirming.upon(Transfer.moves).loop().returns(None)
+confirming.upon(Transfer.upload_ends).loop().returns(None)
+
+Machine = builder.build()
+"""Makes a transfer of a L{Core}; start it in L{gathering}, with L{gather}."""

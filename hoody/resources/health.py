@@ -1,0 +1,59 @@
+"""How the server is."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from attrs import frozen
+
+from hoody import __version__
+from hoody.protocols.request import Request
+
+Part = Callable[[], dict[str, object]]
+
+
+@frozen
+class Health:
+    """
+    @ivar started: seconds since the epoch.
+    @ivar parts: each says of itself C{{"status": "ok", ...}}.
+    """
+
+    started: float
+    parts: dict[str, Part]
+
+    def report(self, request: Request) -> dict[str, object]:
+        """What C{GET /health} answers; 200 as long as pipes work."""
+        parts = {name: part() for name, part in self.parts.items()}
+        well = all(part["status"] == "ok" for part in parts.values())
+        return {
+            "status": "ok" if well else "degraded",
+            "service": "hoody",
+            "version": __version__,
+            "started": rfc3339(self.started),
+            "pid": os.getpid(),
+            "ip": getattr(request.getHost(), "host", None),
+            "memory": {"rss": resident_bytes()},
+            "fds": open_descriptors(),
+            "parts": parts,
+        }
+
+
+def rfc3339(seconds: float) -> str:
+    """A time as every answer writes it: UTC, with Z."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def resident_bytes() -> int:
+    """Our resident set in bytes (proc(5), statm)."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * resource.getpagesize()
+
+
+def open_descriptors() -> int:
+    """How many file descriptors we have open, but for the one that counts them."""
+    return len(os.listdir("/proc/self/fd")) - 1

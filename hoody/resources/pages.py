@@ -1,0 +1,146 @@
+"""The pages that stand among the pipes: help, health, version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+from klein import Klein
+from twisted.python.failure import Failure
+from twisted.web.iweb import IRequest
+
+from hoody import __version__
+from hoody.errors import NoSuchThing
+from hoody.protocols.request import Request
+from hoody.resources import failures
+
+HELP = """\
+hoody pipe: what is PUT on one side is what the other side GETs. Nothing is
+stored; the slower side sets the pace; either side may come first and waits up
+to {ttl}.
+
+  Send a file           curl -T FILE {url}/NAME
+  Send a stream         pg_dump app | gzip | curl -T - {url}/NAME
+  Receive it            curl {url}/NAME | gunzip | psql app
+  To three receivers    curl -T FILE "{url}/NAME?n=3"
+                        curl "{url}/NAME?n=3"          (three times)
+  From a form           curl -F file=@FILE {url}/NAME
+  With a checksum       curl -T FILE "{url}/NAME?digest=sha256"
+  Save under a name     curl -OJ "{url}/NAME?filename=backup.sql.gz"
+
+NAME is yours to choose: up to 1024 characters, slashes included. Whoever knows
+it can take part, so choose one that cannot be guessed.
+
+The sender reads how it goes, line by line. "[INFO] Transfer complete." means
+that every receiver's machine has acknowledged the last byte; an [ERROR] line,
+and an answer that breaks off, that it has not.
+
+  {url}/help       this text
+  {url}/version    the version
+  {url}/health     whether all is well, as JSON
+"""
+
+ROBOTS = b"User-agent: *\nDisallow: /\n"
+
+
+def pipe_pages(health: Callable[[Request], dict[str, object]], *, ttl: float) -> Klein:
+    """
+    What is under the reserved paths, by their folded names.
+
+    @param health: makes the report for one request.
+    """
+    app = Klein()
+
+    @app.route("/")
+    @app.route("/help")
+    @app.route("/noscript")
+    def help_page(request: Request) -> bytes:
+        text = HELP.format(url=_own_url(request), ttl=_in_words(ttl))
+        return _plain(request, text.encode())
+
+    @app.route("/version")
+    def version(request: Request) -> bytes:
+        return _plain(request, f"hoody {__version__}\n".encode())
+
+    @app.route("/health")
+    def health_page(request: Request) -> bytes:
+        return _json(request, health(request))
+
+    @app.route("/robots.txt")
+    def robots(request: Request) -> bytes:
+        return _plain(request, ROBOTS)
+
+    @app.handle_errors(Exception)
+    def failed(request: IRequest, failure: Failure) -> None:
+        error = failures.understood(failure)
+        failures.answer(cast(Request, request), error, failures.as_line(error))
+
+    return app
+
+
+def server_pages(health: Callable[[Request], dict[str, object]]) -> Klein:
+    """What is beside the pipes."""
+    app = Klein()
+
+    @app.route("/")
+    def index(request: Request) -> bytes:
+        text = f"hoody {__version__}\n\nPipes: /api/v1/pipe/help\nHealth: /health\n"
+        return _plain(request, text.encode())
+
+    @app.route("/health")
+    def health_page(request: Request) -> bytes:
+        return _json(request, health(request))
+
+    @app.handle_errors(Exception)
+    def failed(request: IRequest, failure: Failure) -> None:
+        error = failures.understood(failure)
+        failures.answer(cast(Request, request), error, failures.as_envelope(error))
+
+    return app
+
+
+def unknown_host(request: Request) -> None:
+    """A name under the containers' domain that nobody has."""
+    error = NoSuchThing(
+        f"There is no container called {request.host_name.decode('ascii', 'replace')!r} here."
+    )
+    body = failures.as_line(error)
+    if b"text/html" in (request.getHeader(b"accept") or b""):
+        page = (
+            "<!doctype html><html lang=en><meta charset=utf-8><title>No such container</title>"
+            "<meta name=viewport content='width=device-width'>"
+            "<body style='font-family:system-ui;max-width:40em;margin:4em auto'>"
+            "<h1>No such container</h1><p>Nothing answers to this name here. Check the"
+            " address, or ask who gave it to you.</p></html>"
+        )
+        body = b"text/html; charset=utf-8", page.encode()
+    failures.answer(request, error, body)
+
+
+def _plain(request: Request, content: bytes) -> bytes:
+    request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+    return _whole(request, content)
+
+
+def _json(request: Request, value: object) -> bytes:
+    request.setHeader(b"content-type", b"application/json")
+    request.setHeader(b"cache-control", b"no-store")
+    return _whole(request, failures.as_json(value))
+
+
+def _whole(request: Request, content: bytes) -> bytes:
+    """Say the length, so that the connection can be kept for HTTP/1.0 too, and HEAD is told."""
+    request.setHeader(b"content-length", b"%d" % len(content))
+    request.setHeader(b"x-content-type-options", b"nosniff")
+    return content
+
+
+def _own_url(request: Request) -> str:
+    """Where the client found us, as it may write it again."""
+    scheme = "https" if request.isSecure() else "http"
+    host = (request.getHeader(b"host") or b"localhost").decode("ascii", "replace")
+    return f"{scheme}://{host}/api/v1/pipe"
+
+
+def _in_words(seconds: float) -> str:
+    return f"{seconds / 60:g} minutes" if seconds >= 120 else f"{seconds:g} seconds"

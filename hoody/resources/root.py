@@ -1,0 +1,127 @@
+"""Which host and path is whose: every request comes through here."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from urllib.parse import unquote_to_bytes
+
+from attrs import frozen
+from klein import Klein
+from twisted.python.failure import Failure
+from twisted.web.resource import Resource
+from zope.interface import implementer
+
+from hoody.errors import CallerError, HoodyError, WrongMethod
+from hoody.interfaces import IIntake, IRequestClaimer
+from hoody.pipes import names
+from hoody.protocols.request import Request
+from hoody.resources import cors, failures, pages
+from hoody.resources.pipe import PipeFace
+
+PIPES = b"/api/v1/pipe"
+
+
+class Area(Enum):
+    """The parts of the house that a URL can lead to."""
+
+    PIPE = auto()
+    SERVER = auto()
+    NOWHERE = auto()
+
+
+@frozen
+class Place:
+    """
+    Where a request leads.
+
+    @ivar rest: the path within the area, still encoded, without its first slash.
+    """
+
+    area: Area
+    rest: bytes
+
+
+def locate(domain: bytes, host: bytes, path: bytes) -> Place:
+    """
+    Find the place of a URL (the contract's "Hosts").
+
+    @param domain: ours, lower case.
+    @param host: lower case, without port.
+    @param path: still encoded, with its first slash.
+    """
+    if host.endswith(b".containers." + domain):
+        return Place(Area.NOWHERE, path)
+    if path == PIPES or path.startswith(PIPES + b"/"):
+        return Place(Area.PIPE, path[len(PIPES) + 1 :])
+    if host == b"pipe." + domain:
+        return Place(Area.PIPE, path[1:])
+    return Place(Area.SERVER, path[1:])
+
+
+@implementer(IRequestClaimer)
+class Root(Resource):
+    """The resource of the whole site, and its claimer."""
+
+    isLeaf = True
+
+    def __init__(
+        self, *, domain: str, pipe: PipeFace, pipe_pages: Klein, server_pages: Klein
+    ) -> None:
+        super().__init__()
+        self._domain = domain.encode()
+        self._pipe = pipe
+        self._pages = {
+            Area.PIPE: pipe_pages.resource(),
+            Area.SERVER: server_pages.resource(),
+        }
+
+    # IRequestClaimer
+
+    def claim(self, request: Request) -> IIntake | None:
+        place = self._locate(request)
+        try:
+            if place.area is Area.PIPE:
+                return self._pipe.claim(request, place.rest)
+            if request.path == b"*" and request.method != b"OPTIONS":
+                raise CallerError("The target * is for OPTIONS only.")
+        except HoodyError as error:
+            self.refuse(request, error)
+        except Exception:
+            self.refuse(request, failures.understood(Failure()))
+        return None
+
+    def refuse(self, request: Request, error: HoodyError) -> None:
+        place = self._locate(request)
+        if place.area is Area.SERVER and request.path.startswith(b"/api/"):
+            body = failures.as_envelope(error)
+        else:
+            cors.allow(request)
+            body = failures.as_line(error)
+        failures.answer(request, error, body)
+
+    def _locate(self, request: Request) -> Place:
+        return locate(self._domain, request.host_name, request.path)
+
+    # IResource
+
+    def render(self, request: Request) -> object:
+        """Show a page."""
+        place = self._locate(request)
+        if place.area is Area.NOWHERE:
+            pages.unknown_host(request)
+        elif request.method == b"OPTIONS":
+            cors.answer_preflight(request, private_network=self._pipe.private_network)
+        elif request.method not in (b"GET", b"HEAD"):
+            error = WrongMethod("This path is a page; GET it.", Allow="GET, HEAD, OPTIONS")
+            self.refuse(request, error)
+        else:
+            self._show(request, place)
+        return 1  # twisted.web.server.NOT_DONE_YET
+
+    def _show(self, request: Request, place: Place) -> None:
+        rest = place.rest
+        if place.area is Area.PIPE:
+            rest = (names.page(names.read(rest)) or "").encode()
+        request.prepath = []
+        request.postpath = [unquote_to_bytes(segment) for segment in rest.split(b"/")]
+        self._pages[place.area].render(request)

@@ -1,0 +1,233 @@
+"""
+Every setting, once: its name, default, reader and help.
+
+The command line (L{hoody.tap.Options}), the C{HOODY_...} variables and the
+list printed at start are all made from L{Settings}.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from attrs import Attribute, field, fields, frozen
+
+T = TypeVar("T")
+
+DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE])?(?:i?B)?", re.IGNORECASE)
+
+
+def duration(text: str) -> float:
+    """Seconds of C{"90"}, C{"1.5s"}, C{"250ms"}, C{"5m"}, C{"2h"} or C{"7d"}."""
+    match = DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("give seconds, or a number with ms, s, m, h or d, such as 300 or 5m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def size(text: str) -> int:
+    """
+    Bytes of C{"1024"}, C{"60M"}, C{"200G"} or C{"1.5GiB"}; powers of 1024, as
+    in GNU head.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("give bytes, or a number with K, M, G, T, P or E, such as 60M or 1.5GiB")
+    power = "KMGTPE".index(match[2].upper()) + 1 if match[2] else 0
+    return int(float(match[1]) * 1024**power) if "." in match[1] else int(match[1]) * 1024**power
+
+
+def _count(least: int) -> Callable[[str], int]:
+    def read(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < least:
+            raise ValueError(f"give a whole number of at least {least}")
+        return int(text)
+
+    return read
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if text not in choices:
+            raise ValueError(f"give one of {', '.join(choices)}")
+        return text
+
+    return read
+
+
+def _domain(text: str) -> str:
+    name = text.lower().rstrip(".")
+    if not re.fullmatch(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9-]{1,63})*", name):
+        raise ValueError("give a host name, such as hoody.localhost")
+    return name
+
+
+def _yes_no(text: str) -> bool:
+    return _one_of("on", "off")(text) == "on"
+
+
+def _storage(text: str) -> str:
+    """A btrfs path is told from a size by its first slash."""
+    if not text.startswith("/"):
+        size(text)
+    return text
+
+
+def default_data_dir() -> str:
+    """C{/var/lib/hoody} for root, else hoody's folder under C{XDG_DATA_HOME}."""
+    if os.geteuid() == 0:
+        return "/var/lib/hoody"
+    home = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
+    return os.path.join(home, "hoody")
+
+
+def _setting(default: Any, read: Callable[[str], Any], doc: str, *, shown: str = "") -> Any:
+    """
+    One setting.
+
+    @param read: turns the text given into the value; a L{ValueError} from it
+        says the cure.
+    @param shown: the default as the help says it, where C{str(default)} would
+        not do.
+    """
+    metadata = {"read": read, "doc": doc, "shown": shown}
+    if callable(default):
+        return field(factory=default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@frozen(kw_only=True)
+class Settings:
+    """What an operator may choose. Durations are seconds, sizes bytes."""
+
+    listen: tuple[str, ...] = _setting(
+        ("tcp:8080:interface=127.0.0.1",),
+        str,
+        "Where to listen: a Twisted endpoint, such as tcp:8080 or ssl:443:privateKey=... or"
+        " haproxy:tcp:8080. May be given more than once",
+        shown="tcp:8080:interface=127.0.0.1",
+    )
+    data_dir: str = _setting(
+        default_data_dir,
+        os.path.abspath,
+        "Where what must outlive the process is kept",
+        shown="/var/lib/hoody for root, else $XDG_DATA_HOME/hoody",
+    )
+    database: str = _setting(
+        "", str, "Postgres DSN; without one an embedded Postgres is kept", shown="embedded"
+    )
+    domain: str = _setting("hoody.localhost", _domain, "The domain whose subdomains we serve")
+    pipe_auth: str = _setting(
+        "",
+        _one_of("open", "token"),
+        "Who may use pipes: open or token. A listener that is not loopback must say which",
+        shown="open on loopback",
+    )
+    pipe_ttl: float = _setting(
+        300.0, duration, "How long a sender or a receiver may wait for its counterpart", shown="5m"
+    )
+    peer_timeout: float = _setting(
+        60.0, duration, "How soon a peer that vanished without a word is noticed", shown="60s"
+    )
+    waiting_note: float = _setting(
+        25.0, duration, "How often a waiting sender is told that it still waits", shown="25s"
+    )
+    form_timeout: float = _setting(
+        30.0, duration, "How long a multipart form may take to come to its file", shown="30s"
+    )
+    head_timeout: float = _setting(
+        30.0, duration, "How long a request head may take to arrive", shown="30s"
+    )
+    idle_timeout: float = _setting(
+        60.0, duration, "How long a connection may stay open between requests", shown="60s"
+    )
+    drain: float = _setting(
+        30.0, duration, "How long running pipes may go on after SIGTERM", shown="30s"
+    )
+    max_waiting: int = _setting(1000, _count(1), "How many senders and receivers may wait")
+    max_waiting_per_address: int = _setting(
+        100, _count(1), "How many of them from one address that is not loopback"
+    )
+    max_running: int = _setting(1000, _count(1), "How many pipes may run at once")
+    max_spectators: int = _setting(50, _count(1), "How many may watch one path")
+    max_watched_paths: int = _setting(500, _count(1), "How many paths may be watched")
+    private_network: bool = _setting(
+        False, _yes_no, "Answer Chromium's private-network preflight: on or off", shown="off"
+    )
+    containers: str = _setting(
+        "auto",
+        _one_of("auto", "off", "runc", "crun"),
+        "Container runtime: auto, off, runc or crun",
+    )
+    storage: str = _setting(
+        "",
+        _storage,
+        "Where containers live: a btrfs path, or a size for an image file",
+        shown="auto",
+    )
+    ksm: bool = _setting(
+        False,
+        _yes_no,
+        "Let the kernel merge equal memory of dense projects: on or off",
+        shown="off",
+    )
+    zram: str = _setting(
+        "",
+        lambda text: text if text == "off" else str(size(text)),
+        "Size of a compressed swap in memory, or off",
+        shown="off",
+    )
+    log_format: str = _setting("text", _one_of("text", "json"), "How to log: text or json")
+    debug_blocking: float = _setting(
+        0.0, duration, "Report with a stack what holds the reactor longer than this", shown="off"
+    )
+
+    @property
+    def public_listeners(self) -> list[str]:
+        """The listeners that others than this machine can reach."""
+        return [endpoint for endpoint in self.listen if not is_loopback(endpoint)]
+
+
+def is_loopback(endpoint: str) -> bool:
+    """
+    Whether an endpoint string can be reached only from this machine. When in
+    doubt, no.
+    """
+    if re.match(r"(haproxy:)?unix:", endpoint):
+        return True
+    given = re.search(r"interface=((?:\\:|[^:])+)", endpoint)
+    if given is None:
+        return False
+    host = given[1].replace("\\:", ":")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def flag(attribute: Attribute[Any]) -> str:
+    """A setting's name on the command line, without the dashes."""
+    return attribute.name.replace("_", "-")
+
+
+def variable(attribute: Attribute[Any]) -> str:
+    """A setting's environment variable."""
+    return "HOODY_" + attribute.name.upper()
+
+
+def declared() -> Iterator[Attribute[Any]]:
+    """The settings in the order of the help."""
+    yield from fields(Settings)
+
+
+def mask(name: str, value: object) -> object:
+    """A setting's value as it may be shown: no password of a DSN or endpoint."""
+    if name != "database":
+        return value
+    text = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", str(value))
+    return re.sub(r"(password\s*=\s*)('[^']*'|\S+)", r"\1***", text)

@@ -1,0 +1,71 @@
+# Sourced by the scripts beside it: prepares .venv and Debian's packages, once.
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
+venv=$root/.venv
+
+say() { printf '%s\n' "$*" >&2; }
+
+# Debian's packages, where a command that they bring is missing: need COMMAND PACKAGE...
+need() {
+    command -v "$1" >/dev/null 2>&1 && return 0
+    shift
+    missing="${missing:-} $*"
+}
+
+install_needed() {
+    [ -n "${missing:-}" ] || return 0
+    if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "installing$missing"
+        # shellcheck disable=SC2086  # one word a package
+        { apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y \
+            install --no-install-recommends $missing; } >&2
+    else
+        say "missing:$missing  (as root: apt-get install$missing)"
+        return 1
+    fi
+}
+
+find_python() {
+    for python in python3 python3.14 python3.13 python3.12 python3.11; do
+        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            return 0
+        fi
+    done
+    say "Python 3.11 or newer is needed, and was not found."
+    exit 1
+}
+
+# prepare_venv EXTRAS: .venv with hoody from this checkout and what it needs.
+# Done again only when the requirements, the checkout's place or Python change.
+prepare_venv() {
+    find_python
+    wanted=$({ cat "$root/setup.cfg" "$root/pyproject.toml"; echo "$root"; "$python" -V; } \
+        | sha256sum)
+    have=$(cat "$venv/prepared" 2>/dev/null || true)
+    case "$have" in "$wanted all" | "$wanted $1") return 0 ;; esac
+    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+        missing="${missing:-} python3-venv"
+        install_needed || exit 1
+    fi
+    say "preparing $venv"
+    "$python" -m venv --clear "$venv"
+    requirement=$root
+    [ "$1" = all ] && requirement="$root[test]"
+    # The default editable install hides the twistd plugin; this way of it does not.
+    "$venv/bin/pip" -q --disable-pip-version-check install --config-settings \
+        editable_mode=compat -e "$requirement" >&2
+    [ "$1" = all ] && "$venv/bin/pip" -q --disable-pip-version-check install 'tox >= 4' >&2
+    echo "$wanted $1" >"$venv/prepared"
+}
+
+# Two starts at once must not prepare the same folder.
+prepare() {
+    if command -v flock >/dev/null 2>&1; then
+        exec 9>"$root/.prepare.lock"
+        flock 9
+        prepare_venv "$1"
+        exec 9>&-
+    else
+        prepare_venv "$1"
+    fi
+}
