@@ -1,0 +1,63 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from tests.support.server import Server
+
+# Long enough for a machine that does other things too, short enough to wait for.
+hypothesis.settings.register_profile("default", deadline=None, max_examples=200)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5000)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+Serve = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("shared") / "data") as server:
+        yield server
+
+
+@pytest.fixture
+def server(shared_server: Server) -> Iterator[Server]:
+    """The server with its defaults; nothing of a test may be left in it."""
+    before = shared_server.counts()
+    yield shared_server
+    shared_server.settle(before)
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Starts servers with options; they end with the test, and must be clean then."""
+    started: list[tuple[Server, object]] = []
+
+    def start(*options: str, **more: object) -> Server:
+        server = Server(tmp_path / f"data{len(started)}", *options, **more)  # type: ignore[arg-type]
+        started.append((server, server.counts()))
+        return server
+
+    yield start
+    try:
+        for server, before in started:
+            if server.process.poll() is None:
+                server.settle(before)  # type: ignore[arg-type]
+    finally:
+        for server, _ in started:
+            server.stop()
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def name() -> str:
+    """A path that no other test uses."""
+    return f"test-{next(_numbers)}"
