@@ -7,8 +7,8 @@ C{_command}, C{_path}, C{_version} (in L{hoody.protocols.request}),
 C{_networkProducer}, C{_waitingForTransport}, C{_handlingRequest},
 C{_dataBuffer}, C{_optimisticEagerReadSize}, C{_transferDecoder},
 C{_savedTimeOut}, C{_respondToBadRequestAndDisconnect}, C{_send100Continue};
-of C{LineReceiver} C{_buffer}; of C{_ChunkedTransferDecoder} C{state} and of
-C{_IdentityTransferDecoder} C{contentLength}.
+of C{LineReceiver} C{_buffer}; of C{_ChunkedTransferDecoder} C{state} and
+C{_buffer}, of C{_IdentityTransferDecoder} C{contentLength}.
 L{tests.contract.test_twisted_internals} fails when they change.
 """
 
@@ -37,6 +37,7 @@ from hoody.errors import (
     HeadTooLarge,
     HoodyError,
     NotSupported,
+    OldVersion,
     PeerError,
     TooLong,
     WaitedTooLong,
@@ -59,6 +60,7 @@ before the client has read it (RFC 9112 section 9.6).
 _RECEIPT_PAUSES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 # The end of a chunked body: a last chunk, trailers, an empty line (RFC 9112 section 7.1).
 _CHUNKED_END = re.compile(rb"(?:^|\r\n)0+(?:[ \t;][^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*\r\n\Z")
+_OTHER_VERSION = re.compile(rb" HTTP/(?!1\.[01]$)\d(\.\d)?$")
 _TRAILER_END = re.compile(rb"(?:^|\r\n)\r\n\Z")
 
 
@@ -203,14 +205,23 @@ class Channel(HTTPChannel):
         )
 
     def lineReceived(self, line: bytes) -> None:
-        if not self._lingering:
+        if self._lingering:
+            return
+        if not self.requests and _OTHER_VERSION.search(line):
+            self._refuse(OldVersion("Only HTTP/1.1 and HTTP/1.0 are spoken here."))
+        else:
             super().lineReceived(line)
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._lingering:
             self._discard(data)
-        else:
-            super().rawDataReceived(data)
+            return
+        super().rawDataReceived(data)
+        decoder = self._transferDecoder
+        in_line = getattr(decoder, "state", None) in ("CHUNK_LENGTH", "TRAILER")
+        if decoder is not None and in_line and b"\n" in decoder._buffer:
+            # A line end that the decoder does not take for one; it would wait for more.
+            self._respondToBadRequestAndDisconnect()
 
     def lineLengthExceeded(self, line: bytes) -> None:
         if self.requests:

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import datetimeToString
 
-from hoody.errors import CallerError, HoodyError, OldVersion
+from hoody.errors import CallerError, HoodyError
 from hoody.interfaces import IIntake
 from hoody.protocols import sockets
 
@@ -151,8 +151,6 @@ class Request(server.Request):
         Path, query and host of the request line and C{Host} (RFC 9112
         sections 3.2 and 3.3).
         """
-        if self.clientproto not in (b"HTTP/1.1", b"HTTP/1.0"):
-            raise OldVersion("Only HTTP/1.1 and HTTP/1.0 are spoken here.")
         target, hosts = self.uri, self.requestHeaders.getRawHeaders(b"host", [])
         if len(hosts) > 1 or (not hosts and self.clientproto == b"HTTP/1.1"):
             raise CallerError("An HTTP/1.1 request needs one Host header; send one.")

@@ -15,6 +15,8 @@ from hoody.pipes.heads import Head
 from hoody.pipes.rendezvous import Rendezvous
 from hoody.pipes.transfer import Patience, Report
 
+PLAIN = Head()
+
 
 @implementer(ISender)
 class FakeSender:
@@ -24,7 +26,7 @@ class FakeSender:
     """
 
     def __init__(
-        self, wanted: int = 1, head: Head | None = Head(), address: str | None = "10.0.0.1"
+        self, wanted: int = 1, head: Head | None = PLAIN, address: str | None = "10.0.0.1"
     ) -> None:
         self.wanted, self.head, self.address = wanted, head, address
         self.lines: list[str] = []

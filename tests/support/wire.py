@@ -39,7 +39,9 @@ class Wire:
     def __init__(self, server: Server, timeout: float = 10) -> None:
         self.host = server.host
         self.socket = socket.create_connection((server.host, server.port), timeout)
+        self.timeout = timeout
         self.buffer = b""
+        self.pending = b""
         self.ended = "open"
 
     def __enter__(self) -> Self:
@@ -54,6 +56,7 @@ class Wire:
         self.close()
 
     def send(self, data: bytes) -> Self:
+        data, self.pending = self.pending + data, b""
         self.socket.sendall(data)
         return self
 
@@ -164,17 +167,24 @@ class Wire:
 
 
 def fill(wire: Wire, data: bytes = b"x" * 65536, seconds: float = 1.0) -> int:
-    """Send chunks until the peer takes no more; how many bytes of body went out."""
+    """
+    Send whole chunks until the peer takes no more.
+
+    @return: bytes of body sent, with those of the last chunk that did not fit;
+        they go out with the next L{Wire.send}.
+    """
     framed = b"%x\r\n%s\r\n" % (len(data), data)
     wire.socket.settimeout(seconds)
     sent = 0
     deadline = time.monotonic() + 30
     try:
         while time.monotonic() < deadline:
-            wire.socket.sendall(framed)
             sent += len(data)
+            wire.pending = framed
+            while wire.pending:
+                wire.pending = wire.pending[wire.socket.send(wire.pending) :]
     except TimeoutError:
         return sent
     finally:
-        wire.socket.settimeout(10)
+        wire.socket.settimeout(wire.timeout)
     raise AssertionError("nothing ever pushed back")

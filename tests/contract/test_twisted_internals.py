@@ -1,0 +1,105 @@
+"""
+What we use of Twisted that it has not promised: when a new Twisted changes
+one of these, this fails before a pipe does.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.testing import StringTransport
+from twisted.web import http, server
+
+import hoody.protocols
+
+CHANNEL = http.HTTPChannel()
+CHANNEL.makeConnection(StringTransport())
+DECODERS = (
+    http._ChunkedTransferDecoder(lambda data: None, lambda rest: None),
+    http._IdentityTransferDecoder(5, lambda data: None, lambda rest: None),
+)
+DESCRIPTOR = FileDescriptor()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_networkProducer",
+        "_waitingForTransport",
+        "_handlingRequest",
+        "_dataBuffer",
+        "_optimisticEagerReadSize",
+        "_transferDecoder",
+        "_savedTimeOut",
+        "_receivedHeaderSize",
+        "_receivedHeaderCount",
+        "_respondToBadRequestAndDisconnect",
+        "_send100Continue",
+        "_buffer",
+        "line_mode",
+        "length",
+        "persistent",
+    ],
+)
+def test_the_channel_has(name: str) -> None:
+    assert hasattr(CHANNEL, name)
+
+
+def test_the_channel_learns_the_request_line_before_the_headers_end() -> None:
+    source = inspect.getsource(http.HTTPChannel.lineReceived)
+    for name in ("self._command = ", "self._path = ", "self._version = "):
+        assert name in source
+
+
+def test_the_length_is_told_before_100_continue_and_the_body() -> None:
+    source = inspect.getsource(http.HTTPChannel.allHeadersReceived)
+    assert source.index("gotLength") < source.index("_send100Continue")
+
+
+def test_the_decoders_say_how_far_they_are() -> None:
+    assert DECODERS[0].state == "CHUNK_LENGTH"
+    assert DECODERS[0]._buffer == b""
+    assert DECODERS[1].contentLength == 5
+
+
+@pytest.mark.parametrize("name", ["gotLength", "handleContentChunk", "requestReceived"])
+def test_the_channel_tells_the_request(name: str) -> None:
+    assert callable(getattr(http.Request, name))
+
+
+def test_the_request_knows_when_it_is_over() -> None:
+    request = server.Request(http_channel_with_site())
+    for name in ("_disconnected", "chunked", "finished", "startedWriting"):
+        assert not getattr(request, name)
+
+
+def http_channel_with_site() -> http.HTTPChannel:
+    channel = http.HTTPChannel()
+    channel.site = server.Site(server.resource.Resource())  # type: ignore[attr-defined]
+    channel.makeConnection(StringTransport())
+    return channel
+
+
+def test_a_descriptor_counts_what_it_has_not_sent() -> None:
+    descriptor = FileDescriptor()
+    descriptor.connected = 1
+    descriptor.startWriting = lambda: None  # type: ignore[method-assign]
+    descriptor.write(b"abc")
+    assert descriptor.dataBuffer == b""
+    assert descriptor.offset == 0
+    assert descriptor._tempDataBuffer == [b"abc"]
+
+
+def test_private_names_of_twisted_stay_in_protocols() -> None:
+    root = Path(hoody.protocols.__file__).parent.parent
+    private = re.compile(
+        r"\.(_networkProducer|_waitingForTransport|_handlingRequest|_dataBuffer|_transferDecoder"
+        r"|_savedTimeOut|_send100Continue|_tempDataBuffer|_command|_path|_version|_disconnected)\b"
+    )
+    for path in root.rglob("*.py"):
+        if path.parent.name != "protocols":
+            assert not private.search(path.read_text()), path
