@@ -458,6 +458,9 @@ class _Receipt:
 
     It keeps a second descriptor of the socket, since a client may well close,
     or reset, right after its last byte, and Twisted closes before it tells us.
+    It counts bytes, since TLS has a last word that such a client never reads.
+
+    @ivar deferred: what L{Channel.acknowledged} returned.
     """
 
     _channel: Channel
@@ -465,14 +468,16 @@ class _Receipt:
     _looks: int = field(default=0, init=False)
     _call: IDelayedCall | None = field(default=None, init=False)
     _socket: socket.socket | None = field(default=None, init=False)
+    _target: int | None = field(default=None, init=False)
 
     def wait(self) -> None:
-        sock = sockets.socket_of(self._channel.transport)
-        if sock is not None and self._socket is None:
+        """Look again in a moment: soon at first, then ever more seldom."""
+        if self._socket is None:
+            sock = sockets.socket_of(self._channel.transport)
             try:
-                self._socket = sock.dup()
-            except OSError:  # no descriptor left: look at Twisted's own while it lasts
-                self._socket = None
+                self._socket = sock.dup() if sock is not None else None
+            except OSError:
+                self._socket = None  # no descriptor left
         pause = _RECEIPT_PAUSES[min(self._looks, len(_RECEIPT_PAUSES) - 1)]
         self._looks += 1
         self._call = self._channel.callLater(pause, self._look_again)
@@ -489,19 +494,18 @@ class _Receipt:
 
     def connection_lost(self) -> None:
         """Too late for more; see whether all had arrived."""
-        if not self.deferred.called:
-            kept = self._socket is not None
-            arrived = kept and self._flushed_to_kernel() and self._arrived()
-            self._end(None if arrived else PeerError("it left before the last byte had arrived"))
-
-    def _flushed_to_kernel(self) -> bool:
-        return not sockets.unsent(self._channel.transport)
+        if not self.look():
+            self._end(PeerError("it left before the last byte had arrived"))
 
     def _arrived(self) -> bool:
         sock = self._socket or sockets.socket_of(self._channel.transport)
-        if sock is None or not self._flushed_to_kernel():
+        if sock is None:
             return False
-        return not sockets.unacknowledged(sock)
+        if self._target is None:
+            self._target = sockets.written(sock) + sockets.unsent(self._channel.transport)
+        if sock.family == socket.AF_UNIX:
+            return not sockets.unacknowledged(sock) + sockets.unsent(self._channel.transport)
+        return sockets.acknowledged(sock) >= self._target
 
     def _end(self, error: PeerError | None) -> None:
         if self._call is not None and self._call.active():

@@ -23,7 +23,7 @@ TCP_RTO_MAX_MS = 44
 C{linux/tcp.h}, since Linux 6.15: the longest pause between two probes of a
 closed window, in milliseconds. Without it that grows to two minutes.
 """
-_TCP_INFO = struct.Struct("8B24I")  # the head of struct tcp_info, linux/tcp.h
+_TCP_INFO = struct.Struct("8B24I3Q")  # struct tcp_info of linux/tcp.h, up to bytes_acked
 
 
 def socket_of(transport: ITransport | None) -> socket.socket | None:
@@ -88,16 +88,39 @@ class Pulse:
 
 def pulse(sock: socket.socket) -> Pulse | None:
     """Look, without waiting. C{None} where there is nothing to be known."""
+    info = _tcp_info(sock)
+    if info is None:
+        return None
+    return Pulse(probes=info[3], unacknowledged=info[12], silent=info[20] / 1000)
+
+
+def acknowledged(sock: socket.socket) -> int:
+    """
+    Bytes that the peer's kernel has acknowledged since the connection began.
+    It is told after the connection's end, too, as long as a descriptor is open.
+    """
+    info = _tcp_info(sock)
+    return 0 if info is None else info[34]
+
+
+def written(sock: socket.socket) -> int:
+    """Bytes that the kernel was given since the connection began, acknowledged or not."""
+    while True:
+        # Acknowledgements come in while we look: only two equal answers frame a third.
+        before = acknowledged(sock)
+        outstanding = unacknowledged(sock)
+        if acknowledged(sock) == before:
+            return before + outstanding
+
+
+def _tcp_info(sock: socket.socket) -> tuple[int, ...] | None:
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return None
     try:
         raw = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     except OSError:
         return None
-    if len(raw) < _TCP_INFO.size:
-        return None
-    info = _TCP_INFO.unpack(raw)
-    return Pulse(probes=info[3], unacknowledged=info[12], silent=info[20] / 1000)
+    return _TCP_INFO.unpack(raw) if len(raw) == _TCP_INFO.size else None
 
 
 def unread(sock: socket.socket) -> int:
@@ -106,7 +129,10 @@ def unread(sock: socket.socket) -> int:
 
 
 def unacknowledged(sock: socket.socket) -> int:
-    """Bytes that the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7))."""
+    """
+    Bytes that the peer's kernel has not acknowledged (SIOCOUTQ, tcp(7)); of a
+    unix socket, those that the peer has not read.
+    """
     return _query(sock, termios.TIOCOUTQ)
 
 

@@ -70,9 +70,11 @@ class FormSender(Sender):
             self._produce(bytes(event))
 
     def _find(self, part: MultipartSegment) -> None:
-        content_type = part.content_type
+        content_type: str | None = part.content_type
         self.head = Head(
-            content_type=safe_type(content_type.encode("latin-1", "replace")),
+            content_type=safe_type(content_type.encode("latin-1", "replace"))
+            if content_type
+            else None,
             expected=self._outer.expected,
             passed=self._outer.passed,
             disposition="attachment",
