@@ -79,6 +79,7 @@ class Hoody(Service):
         self._ports: list[IListeningPort] = []
         self._signals = Signals(reactor, self.cut)
         self._blocking: BlockingWatch | None = None
+        self._last_words = 2.0
         self.rendezvous = Rendezvous(
             clock=reactor,
             patience=Patience(
@@ -175,7 +176,9 @@ class Hoody(Service):
 
     def _give_up(self, failure: Failure) -> None:
         _log.critical("cannot listen: {reason}; choose another --listen", reason=failure.value)
-        self._reactor.stop()
+        # Twisted knows no other way to end with a status than to do it last.
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
+        self._reactor.callWhenRunning(self._reactor.stop)
 
     def stopService(self) -> Deferred[None]:
         """
@@ -207,17 +210,17 @@ class Hoody(Service):
 
     def cut(self) -> None:
         """End everything that runs, now."""
+        self._last_words = 0.2
         _log.info("cutting {running} pipe(s)", running=self.rendezvous.caps.running)
         self.rendezvous.cut()
 
     async def _say_goodbye(self) -> None:
-        """Close what is still open, and let last words go out."""
+        """Close what is still open, and let last words go out, but not for long."""
         for channel in tuple(self.site.connections):
             channel.loseConnection()
-        for _ in range(20):
-            if not self.site.connections:
-                return
-            await pause(self._reactor, 0.1)
+        late = self._reactor.seconds() + self._last_words
+        while self.site.connections and self._reactor.seconds() < late:
+            await pause(self._reactor, 0.05)
 
 
 async def pause(reactor: ReactorBase, seconds: float) -> None:
