@@ -1,0 +1,82 @@
+"""What the README says to paste is pasted, as it stands but for the port."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import Server
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+BLOCKS = dict(re.findall(r"<!-- run: (\w+) -->\n```sh\n(.*?)```", README, re.DOTALL))
+
+
+def start(block: str, server: Server, folder: Path, **env: str) -> subprocess.Popen[str]:
+    lines = BLOCKS[block].replace("http://localhost:8080", server.url)
+    assert lines != BLOCKS[block]
+    return subprocess.Popen(
+        ["bash", "-eo", "pipefail", "-c", lines],
+        cwd=folder,
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_every_block_to_paste_is_run_here() -> None:
+    assert set(BLOCKS) == {"sender", "receiver", "three", "form"}
+    assert README.count("```sh") == len(BLOCKS)
+
+
+@pytest.mark.parametrize("first", ["sender", "receiver"])
+def test_the_pipes_two_lines(server: Server, tmp_path: Path, first: str) -> None:
+    """The real database is the story's own test; here its programs are stood in for."""
+    for program, script in {"pg_dump": "seq 100000", "psql": "sha256sum > got"}.items():
+        path = tmp_path / program
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    sides = {first: start(first, server, tmp_path, **env)}
+    server.waiting(1)
+    second = "receiver" if first == "sender" else "sender"
+    sides[second] = start(second, server, tmp_path, **env)
+    told, _ = sides["sender"].communicate()
+    assert sides["receiver"].wait() == 0
+    assert told.splitlines()[-1] == "[INFO] Transfer complete."
+    expected = subprocess.check_output("seq 100000 | sha256sum", shell=True, text=True)
+    assert (tmp_path / "got").read_text() == expected
+
+
+def test_the_lines_it_shows_are_those_that_come(server: Server, tmp_path: Path) -> None:
+    shown = re.findall(r"^    (\[INFO\] .*)$", README, re.MULTILINE)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for program in ("pg_dump", "psql"):
+        (tmp_path / program).write_text("#!/bin/sh\ncat </dev/null\n")
+        (tmp_path / program).chmod(0o755)
+    sender = start("sender", server, tmp_path, **env)
+    server.waiting(1)
+    receiver = start("receiver", server, tmp_path, **env)
+    assert sender.communicate()[0].splitlines() == shown
+    receiver.communicate()
+
+
+def test_three_receivers(server: Server, tmp_path: Path) -> None:
+    told, errors = start("three", server, tmp_path).communicate(timeout=30)
+    assert [(tmp_path / f"news.{number}").read_text() for number in (1, 2, 3)] == [
+        "to all of you\n"
+    ] * 3, errors
+    assert "[INFO] Digest: sha256=" in told
+
+
+def test_a_form(server: Server, tmp_path: Path) -> None:
+    """The name that it is saved under is the sender's."""
+    process = start("form", server, tmp_path)
+    told, errors = process.communicate(timeout=30)
+    assert (tmp_path / "inbox" / "report.txt").read_text() == "all is well\n", errors
+    assert told.endswith("[INFO] Transfer complete.\n")
