@@ -137,7 +137,8 @@ class Strangers(RuleBasedStateMachine):
                 sources = [
                     sent
                     for sender, sent in self.sent.items()
-                    if any(
+                    if sent
+                    and any(
                         other.party is sender and other.transfer is seat.transfer
                         for other in self.seats
                     )
