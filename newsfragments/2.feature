@@ -1,0 +1,1 @@
+Pipes: `curl -T - URL/api/v1/pipe/NAME` on one side and `curl URL/api/v1/pipe/NAME` on the other move a stream of any size between two machines, in either order, to up to 256 receivers, with nothing stored on the way. `script/server` and `twistd hoody` start the server.
