@@ -242,6 +242,8 @@ class Channel(HTTPChannel):
         say two things, and a proxy before us may believe the other
         (RFC 9112 sections 6.1 and 6.3).
         """
+        if len(line.translate(None, b"\x00\r\n")) != len(line):
+            return _MALFORMED  # RFC 9110 section 5.5; Twisted looks for it since 26.10
         name, _, value = line.partition(b":")
         name, value = name.lower(), value.strip(b" \t").lower()
         if name == b"content-length":

@@ -234,7 +234,9 @@ def test_a_malformed_chunk_breaks_the_transfer_and_says_so(
 
 def test_a_malformed_chunk_is_told_to_a_sender_that_waits(server: Server, name: str) -> None:
     with Wire(server) as sender:
-        sender.put(name, "Transfer-Encoding: chunked").send(b"zz\r\n")
+        head = f"PUT {PIPE}/{name} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        # In one piece: what comes later is not read before the transfer starts.
+        sender.send(head.encode() + b"zz\r\n")
         told = sender.read_all()
     assert b"[ERROR] The body is not chunked" in told
     assert server.counts().waiting == 0
