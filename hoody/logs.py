@@ -13,7 +13,7 @@ from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent, formatTi
 from zope.interface import implementer
 
 from hoody.protocols.request import Request
-from hoody.resources.health import rfc3339
+from hoody.units import rfc3339
 
 _access = Logger(namespace="hoody.access")
 _TOKEN = re.compile(r"((?:^|&)token=)[^&]*")

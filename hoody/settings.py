@@ -11,35 +11,11 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 from attrs import Attribute, field, fields, frozen
 
-T = TypeVar("T")
-
-DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
-_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE])?(?:i?B)?", re.IGNORECASE)
-
-
-def duration(text: str) -> float:
-    """Seconds of C{"90"}, C{"1.5s"}, C{"250ms"}, C{"5m"}, C{"2h"} or C{"7d"}."""
-    match = DURATION.fullmatch(text.strip())
-    if match is None:
-        raise ValueError("give seconds, or a number with ms, s, m, h or d, such as 300 or 5m")
-    return float(match[1]) * _SECONDS[match[2]]
-
-
-def size(text: str) -> int:
-    """
-    Bytes of C{"1024"}, C{"60M"}, C{"200G"} or C{"1.5GiB"}; powers of 1024, as
-    in GNU head.
-    """
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise ValueError("give bytes, or a number with K, M, G, T, P or E, such as 60M or 1.5GiB")
-    power = "KMGTPE".index(match[2].upper()) + 1 if match[2] else 0
-    return int(float(match[1]) * 1024**power) if "." in match[1] else int(match[1]) * 1024**power
+from hoody.units import duration, size
 
 
 def _count(least: int) -> Callable[[str], int]:

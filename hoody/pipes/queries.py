@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 from attrs import frozen
 
 from hoody.errors import CallerError
-from hoody.settings import size
+from hoody.units import size
 
 MAX_RECEIVERS = 256
 _YES = frozenset({"", "1", "true", "yes"})

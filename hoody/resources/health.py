@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable
-from datetime import UTC, datetime
 
 from attrs import frozen
 
 from hoody import __version__
 from hoody.protocols.request import Request
+from hoody.units import rfc3339
 
 Part = Callable[[], dict[str, object]]
 
@@ -40,12 +40,6 @@ class Health:
             "fds": open_descriptors(),
             "parts": parts,
         }
-
-
-def rfc3339(seconds: float) -> str:
-    """A time as every answer writes it: UTC, with Z."""
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def resident_bytes() -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from twisted.python.usage import UsageError
 
-from hoody.settings import Settings, duration, is_loopback, mask, size
+from hoody.settings import Settings, is_loopback, mask
 from hoody.tap import Options
+from hoody.units import duration, size
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,36 @@
+"""How durations, sizes and times are written, and read."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE])?(?:i?B)?", re.IGNORECASE)
+
+
+def duration(text: str) -> float:
+    """Seconds of C{"90"}, C{"1.5s"}, C{"250ms"}, C{"5m"}, C{"2h"} or C{"7d"}."""
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("give seconds, or a number with ms, s, m, h or d, such as 300 or 5m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def size(text: str) -> int:
+    """
+    Bytes of C{"1024"}, C{"60M"}, C{"200G"} or C{"1.5GiB"}; powers of 1024, as
+    in GNU head.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("give bytes, or a number with K, M, G, T, P or E, such as 60M or 1.5GiB")
+    power = "KMGTPE".index(match[2].upper()) + 1 if match[2] else 0
+    return int(float(match[1]) * 1024**power) if "." in match[1] else int(match[1]) * 1024**power
+
+
+def rfc3339(seconds: float) -> str:
+    """A time as every answer writes it: UTC, with Z."""
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
