@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGTPE])?(?:i?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,18})(\.[0-9]{1,9})?(?:([KMGTPE])(iB|B)?)?", re.IGNORECASE)
 
 
 def duration(text: str) -> float:
@@ -20,14 +20,16 @@ def duration(text: str) -> float:
 
 def size(text: str) -> int:
     """
-    Bytes of C{"1024"}, C{"60M"}, C{"200G"} or C{"1.5GiB"}; powers of 1024, as
-    in GNU head.
+    Bytes of C{"1024"}, C{"60M"}, C{"200G"} or C{"1.5GiB"}, by powers of 1024,
+    or of C{"60MB"}, by powers of 1000: as GNU head has it.
     """
     match = _SIZE.fullmatch(text.strip())
     if match is None:
         raise ValueError("give bytes, or a number with K, M, G, T, P or E, such as 60M or 1.5GiB")
-    power = "KMGTPE".index(match[2].upper()) + 1 if match[2] else 0
-    return int(float(match[1]) * 1024**power) if "." in match[1] else int(match[1]) * 1024**power
+    whole, fraction, letter, ending = match.groups()
+    base = 1000 if ending and ending.upper() == "B" else 1024
+    unit = base ** ("KMGTPE".index(letter.upper()) + 1) if letter else 1
+    return int(whole) * unit + int(float(fraction or 0) * unit)
 
 
 def rfc3339(seconds: float) -> str:
