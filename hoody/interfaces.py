@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from hoody.errors import HoodyError
     from hoody.pipes.heads import Head
-    from hoody.pipes.transfer import Report
+    from hoody.pipes.meeting import Report
     from hoody.protocols.request import Request
 
 
@@ -136,4 +136,4 @@ class IPipeObserver(Interface):
         """Bytes begin to flow."""
 
     def ended(report: Report) -> None:
-        """@param report: a L{hoody.pipes.transfer.Report}."""
+        """@param report: a L{hoody.pipes.meeting.Report}."""

@@ -28,8 +28,8 @@ from hoody.blocking import BlockingWatch
 from hoody.interfaces import IPipeObserver
 from hoody.pipes.caps import Caps
 from hoody.pipes.fanout import Fanout
+from hoody.pipes.meeting import Patience, Report
 from hoody.pipes.rendezvous import Rendezvous
-from hoody.pipes.transfer import Patience, Report
 from hoody.protocols.hangups import Hangups
 from hoody.protocols.site import Site
 from hoody.resources import failures, pages

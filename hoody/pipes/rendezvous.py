@@ -12,7 +12,8 @@ from twisted.internet.interfaces import IReactorTime
 from hoody.errors import HoodyError, Unavailable
 from hoody.interfaces import IPipeObserver, IReceiver, ISender
 from hoody.pipes.caps import Caps
-from hoody.pipes.transfer import Core, Machine, MoverFactory, Patience, Transfer, gather, gathering
+from hoody.pipes.meeting import Core, MoverFactory, Patience
+from hoody.pipes.transfer import Machine, Transfer, gather, gathering
 
 DRAINING = "The server is about to stop; try again in a moment."
 

@@ -15,10 +15,9 @@ L{tests.contract.test_twisted_internals} fails when they change.
 from __future__ import annotations
 
 import re
-import socket
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
     IDelayedCall,
@@ -43,6 +42,7 @@ from hoody.errors import (
     WaitedTooLong,
 )
 from hoody.protocols import sockets
+from hoody.protocols.receipts import Receipt
 
 if TYPE_CHECKING:
     from hoody.protocols.request import Request
@@ -57,7 +57,6 @@ How long, and how much of an unwanted body is read before we close. To close
 with bytes unread makes the kernel send a reset, which can destroy our answer
 before the client has read it (RFC 9112 section 9.6).
 """
-_RECEIPT_PAUSES = (0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 # The end of a chunked body: a last chunk, trailers, an empty line (RFC 9112 section 7.1).
 _CHUNKED_END = re.compile(rb"(?:^|\r\n)0+(?:[ \t;][^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*\r\n\Z")
 _OTHER_VERSION = re.compile(rb" HTTP/(?!1\.[01]$)\d(\.\d)?$")
@@ -106,7 +105,7 @@ class Channel(HTTPChannel):
     _head_call: IDelayedCall | None = None
     _linger_call: IDelayedCall | None = None
     _descriptor: int | None = None
-    _receipt: _Receipt | None = None
+    _receipt: Receipt | None = None
 
     # Connection
 
@@ -448,77 +447,9 @@ class Channel(HTTPChannel):
         @return: fires when the peer's kernel has acknowledged all that was
             written; fails with L{PeerError} if the connection is lost before.
         """
-        self._receipt = _Receipt(self)
+        self._receipt = Receipt(self.transport, self.callLater)
         self._receipt.wait()
         return self._receipt.deferred
-
-
-@define(eq=False)
-class _Receipt:
-    """
-    Waits for an acknowledgement, by looking: the kernel tells nobody.
-
-    It keeps a second descriptor of the socket, since a client may well close,
-    or reset, right after its last byte, and Twisted closes before it tells us.
-    It counts bytes, since TLS has a last word that such a client never reads.
-
-    @ivar deferred: what L{Channel.acknowledged} returned.
-    """
-
-    _channel: Channel
-    deferred: Deferred[None] = field(factory=Deferred, init=False)
-    _looks: int = field(default=0, init=False)
-    _call: IDelayedCall | None = field(default=None, init=False)
-    _socket: socket.socket | None = field(default=None, init=False)
-    _target: int | None = field(default=None, init=False)
-
-    def wait(self) -> None:
-        """Look again in a moment: soon at first, then ever more seldom."""
-        if self._socket is None:
-            sock = sockets.socket_of(self._channel.transport)
-            try:
-                self._socket = sock.dup() if sock is not None else None
-            except OSError:
-                self._socket = None  # no descriptor left
-        pause = _RECEIPT_PAUSES[min(self._looks, len(_RECEIPT_PAUSES) - 1)]
-        self._looks += 1
-        self._call = self._channel.callLater(pause, self._look_again)
-
-    def _look_again(self) -> None:
-        if not self.look():
-            self.wait()
-
-    def look(self) -> bool:
-        """Whether all has been acknowledged; tells, if so."""
-        if not self.deferred.called and self._arrived():
-            self._end(None)
-        return self.deferred.called
-
-    def connection_lost(self) -> None:
-        """Too late for more; see whether all had arrived."""
-        if not self.look():
-            self._end(PeerError("it left before the last byte had arrived"))
-
-    def _arrived(self) -> bool:
-        sock = self._socket or sockets.socket_of(self._channel.transport)
-        if sock is None:
-            return False
-        if self._target is None:
-            self._target = sockets.written(sock) + sockets.unsent(self._channel.transport)
-        if sock.family == socket.AF_UNIX:
-            return not sockets.unacknowledged(sock) + sockets.unsent(self._channel.transport)
-        return sockets.acknowledged(sock) >= self._target
-
-    def _end(self, error: PeerError | None) -> None:
-        if self._call is not None and self._call.active():
-            self._call.cancel()
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
-        if error is None:
-            self.deferred.callback(None)
-        else:
-            self.deferred.errback(error)
 
 
 _HEAD_TOO_LARGE = HeadTooLarge("The request's head is over 64 KiB; send fewer or shorter headers.")

@@ -12,8 +12,8 @@ from hoody.interfaces import IPipeObserver, IReceiver, ISender
 from hoody.pipes.caps import Caps
 from hoody.pipes.fanout import Fanout
 from hoody.pipes.heads import Head
+from hoody.pipes.meeting import Patience, Report
 from hoody.pipes.rendezvous import Rendezvous
-from hoody.pipes.transfer import Patience, Report
 
 PLAIN = Head()
 
