@@ -59,8 +59,8 @@ def understood(failure: Failure) -> HoodyError:
 
 def _routing_error(error: HTTPException) -> HoodyError:
     if error.code == WrongMethod.status:
-        methods = sorted(getattr(error, "valid_methods", None) or [])
-        return WrongMethod("This method is not for this path.", Allow=", ".join(methods))
+        methods = ", ".join(sorted({"OPTIONS", *(getattr(error, "valid_methods", None) or [])}))
+        return WrongMethod(f"This method is not for this path; use {methods}.", Allow=methods)
     return NoSuchThing("There is nothing under this path; see /api/v1/pipe/help.")
 
 

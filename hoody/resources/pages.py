@@ -51,22 +51,22 @@ def pipe_pages(health: Callable[[Request], dict[str, object]], *, ttl: float) ->
     """
     app = Klein()
 
-    @app.route("/")
-    @app.route("/help")
-    @app.route("/noscript")
+    @app.route("/", methods=["GET"])
+    @app.route("/help", methods=["GET"])
+    @app.route("/noscript", methods=["GET"])
     def help_page(request: Request) -> bytes:
         text = HELP.format(url=_own_url(request), ttl=_in_words(ttl))
         return _plain(request, text.encode())
 
-    @app.route("/version")
+    @app.route("/version", methods=["GET"])
     def version(request: Request) -> bytes:
         return _plain(request, f"hoody {__version__}\n".encode())
 
-    @app.route("/health")
+    @app.route("/health", methods=["GET"])
     def health_page(request: Request) -> bytes:
         return _json(request, health(request))
 
-    @app.route("/robots.txt")
+    @app.route("/robots.txt", methods=["GET"])
     def robots(request: Request) -> bytes:
         return _plain(request, ROBOTS)
 
@@ -82,12 +82,12 @@ def server_pages(health: Callable[[Request], dict[str, object]]) -> Klein:
     """What is beside the pipes."""
     app = Klein()
 
-    @app.route("/")
+    @app.route("/", methods=["GET"])
     def index(request: Request) -> bytes:
         text = f"hoody {__version__}\n\nPipes: /api/v1/pipe/help\nHealth: /health\n"
         return _plain(request, text.encode())
 
-    @app.route("/health")
+    @app.route("/health", methods=["GET"])
     def health_page(request: Request) -> bytes:
         return _json(request, health(request))
 

@@ -11,7 +11,7 @@ from twisted.python.failure import Failure
 from twisted.web.resource import Resource
 from zope.interface import implementer
 
-from hoody.errors import CallerError, HoodyError, WrongMethod
+from hoody.errors import CallerError, HoodyError
 from hoody.interfaces import IIntake, IRequestClaimer
 from hoody.pipes import names
 from hoody.protocols.request import Request
@@ -111,9 +111,6 @@ class Root(Resource):
             pages.unknown_host(request)
         elif request.method == b"OPTIONS":
             cors.answer_preflight(request, private_network=self._pipe.private_network)
-        elif request.method not in (b"GET", b"HEAD"):
-            error = WrongMethod("This path is a page; GET it.", Allow="GET, HEAD, OPTIONS")
-            self.refuse(request, error)
         else:
             self._show(request, place)
         return 1  # twisted.web.server.NOT_DONE_YET

@@ -164,6 +164,15 @@ def _made(path: Path) -> str:
     return str(path)
 
 
+@pytest.mark.needs_root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, for a namespace without a network")
+@pytest.mark.skipif(not (ROOT / ".venv/prepared").exists(), reason="script/server has not run yet")
+def test_a_second_start_needs_no_network() -> None:
+    command = ["unshare", "--net", str(ROOT / "script/server"), "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+    assert done.stdout.strip() == f"hoody {__version__}", done.stderr
+
+
 def test_one_access_event_a_request(tmp_path: Path, name: str) -> None:
     with Server(tmp_path) as server:
         with Wire(server) as wire:

@@ -120,6 +120,15 @@ def test_a_wrong_method_is_405_with_allow(
     assert (answer.status, answer.headers["allow"]) == (405, allowed)
 
 
+def test_beside_the_pipes_a_wrong_method_is_405_and_a_wrong_path_404(server: Server) -> None:
+    with Wire(server) as wire:
+        wire.send(b"DELETE /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = wire.answer()
+        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+        wire.send(b"DELETE /api/v1/nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert wire.answer().status == 404
+
+
 def test_places_that_are_taken(server: Server, name: str) -> None:
     with Wire(server) as sender, Wire(server) as other, Wire(server) as receiver:
         sender.put(name, "Transfer-Encoding: chunked")
