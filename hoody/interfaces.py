@@ -25,8 +25,16 @@ class IIntake(Interface):
     """
 
     patient: bool = Attribute(
-        "Whether to go on although the peer will send no more: it may still read. A bool."
+        "Whether what the peer sent is of use even if the peer itself is gone."
     )
+
+    def halfClosed() -> bool:
+        """
+        The peer will send no more, and nothing of its body is missing; it may
+        still read, or be gone.
+
+        @return: whether to go on.
+        """
 
     def dataReceived(data: bytes) -> None:
         """Some of the body, in order, of any size but empty."""

@@ -17,12 +17,26 @@ from attrs import Attribute, field, fields, frozen
 
 from hoody.units import duration, size
 
+MAX_DURATION = 30 * 86400
+
 
 def _count(least: int) -> Callable[[str], int]:
     def read(text: str) -> int:
         if not text.isascii() or not text.isdigit() or len(text) > 9 or int(text) < least:
             raise ValueError(f"give a whole number of at least {least}")
         return int(text)
+
+    return read
+
+
+def _seconds(least: float) -> Callable[[str], float]:
+    """A duration that a timer can be set to."""
+
+    def read(text: str) -> float:
+        seconds = duration(text)
+        if not least <= seconds <= MAX_DURATION:
+            raise ValueError(f"give at least {least:g} s and at most 30d")
+        return seconds
 
     return read
 
@@ -105,25 +119,28 @@ class Settings:
         shown="open on loopback",
     )
     pipe_ttl: float = _setting(
-        300.0, duration, "How long a sender or a receiver may wait for its counterpart", shown="5m"
+        300.0,
+        _seconds(0.1),
+        "How long a sender or a receiver may wait for its counterpart",
+        shown="5m",
     )
     peer_timeout: float = _setting(
-        60.0, duration, "How soon a peer that vanished without a word is noticed", shown="60s"
+        60.0, _seconds(1), "How soon a peer that vanished without a word is noticed", shown="60s"
     )
     waiting_note: float = _setting(
-        25.0, duration, "How often a waiting sender is told that it still waits", shown="25s"
+        25.0, _seconds(0.1), "How often a waiting sender is told that it still waits", shown="25s"
     )
     form_timeout: float = _setting(
-        30.0, duration, "How long a multipart form may take to come to its file", shown="30s"
+        30.0, _seconds(0.1), "How long a multipart form may take to come to its file", shown="30s"
     )
     head_timeout: float = _setting(
-        30.0, duration, "How long a request head may take to arrive", shown="30s"
+        30.0, _seconds(0.1), "How long a request head may take to arrive", shown="30s"
     )
     idle_timeout: float = _setting(
-        60.0, duration, "How long a connection may stay open between requests", shown="60s"
+        60.0, _seconds(0.1), "How long a connection may stay open between requests", shown="60s"
     )
     drain: float = _setting(
-        30.0, duration, "How long running pipes may go on after SIGTERM", shown="30s"
+        30.0, _seconds(0), "How long running pipes may go on after SIGTERM", shown="30s"
     )
     max_waiting: int = _setting(1000, _count(1), "How many senders and receivers may wait")
     max_waiting_per_address: int = _setting(
@@ -160,7 +177,10 @@ class Settings:
     )
     log_format: str = _setting("text", _one_of("text", "json"), "How to log: text or json")
     debug_blocking: float = _setting(
-        0.0, duration, "Report with a stack what holds the reactor longer than this", shown="off"
+        0.0,
+        _seconds(0),
+        "Report with a stack what holds the reactor longer than this",
+        shown="off",
     )
 
     @property
@@ -202,8 +222,8 @@ def declared() -> Iterator[Attribute[Any]]:
 
 
 def mask(name: str, value: object) -> object:
-    """A setting's value as it may be shown: no password of a DSN or endpoint."""
+    """A setting's value as it may be shown: a DSN without its password."""
     if name != "database":
         return value
-    text = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", str(value))
+    text = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", str(value))
     return re.sub(r"(password\s*=\s*)('[^']*'|\S+)", r"\1***", text)

@@ -43,12 +43,14 @@ prepare_venv() {
         | sha256sum)
     have=$(cat "$venv/prepared" 2>/dev/null || true)
     case "$have" in "$wanted all" | "$wanted $1") return 0 ;; esac
-    if ! "$python" -c 'import ensurepip' 2>/dev/null; then
-        missing="${missing:-} python3-venv"
-        install_needed || exit 1
-    fi
     say "preparing $venv"
-    "$python" -m venv --clear "$venv"
+    if [ "${have% *}" != "$wanted" ]; then
+        if ! "$python" -c 'import ensurepip' 2>/dev/null; then
+            missing="${missing:-} python3-venv"
+            install_needed || exit 1
+        fi
+        "$python" -m venv --clear "$venv"
+    fi
     requirement=$root
     [ "$1" = all ] && requirement="$root[test]"
     # The default editable install hides the twistd plugin; this way of it does not.

@@ -36,10 +36,15 @@ _ACTIVE = re.compile(
     r"(x-)?(html|xhtml|javascript|ecmascript|jscript|livescript|vbscript|typescript|xsl|xslt)"
     r"|(java|ecma|j|live|vb)script1\.\d|xml|xml-.*|.*\+xml|svg.*|x-mixed-replace"
 )
-_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/([\w!#$&^.+-]+)", re.ASCII)
+_WORD = r"[\w!#$%&'*+.^`|~-]+"  # RFC 9110 section 5.6.2
+# A media type and nothing behind it: browsers take the last of a list.
+_MEDIA_TYPE = re.compile(
+    rf'{_WORD}/({_WORD})(?:[ \t]*;[ \t]*(?:{_WORD}=(?:{_WORD}|"[^"\\\x00-\x1f\x7f]*"))?)*',
+    re.ASCII,
+)
 # Marks that turn text around could make "exe.txt" of "txt.exe".
 _TURNING = frozenset(
-    "\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2028\u2029\u2066\u2067\u2068\u2069"
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2028\u2029\u2066\u2067\u2068\u2069"
 )
 
 
@@ -120,12 +125,11 @@ def safe_type(content_type: bytes) -> bytes:
     scripts become C{text/plain}, with their charset; what is no media type
     becomes C{application/octet-stream}.
     """
-    text = content_type.decode("latin-1")
-    essence = text.partition(";")[0].strip().lower()
-    match = _MEDIA_TYPE.fullmatch(essence)
+    text = content_type.decode("latin-1").strip()
+    match = _MEDIA_TYPE.fullmatch(text)
     if match is None:
         return b"application/octet-stream"
-    if not _ACTIVE.fullmatch(match[1]):
+    if not _ACTIVE.fullmatch(match[1].lower()):
         return content_type
     charset = re.search(r';\s*charset\s*=\s*"?([\w.:+-]+)"?', text, re.ASCII | re.IGNORECASE)
     return b"text/plain" + (b"; charset=" + charset[1].encode() if charset else b"")

@@ -93,8 +93,13 @@ class Gathered:
     def complete(self) -> bool:
         return self.sender_ready and len(self.receivers) == self.wanted
 
-    def admit(self, core: Core, party: IParty, completes: bool) -> None:
-        """Give this party its place, or raise before anything has changed."""
+    def admit(self, core: Core, party: IParty, completes: bool, ready: bool) -> None:
+        """
+        Give this party its place, or raise before anything has changed.
+
+        @param completes: whether it is the last to come.
+        @param ready: whether nothing else is to be waited for then.
+        """
         if self.wanted not in (None, party.wanted):
             raise CallerError(
                 f"This path waits with n={self.wanted}, you came with n={party.wanted};"
@@ -102,7 +107,7 @@ class Gathered:
             )
         if completes:
             core.caps.check_run()
-        else:
+        if not (completes and ready):
             core.caps.check_wait(party)
         core.caps.waits(party)
 
@@ -173,7 +178,7 @@ class Running:
         if self.sender:
             self.sender.tell(
                 f"Receiver {number} of {self.wanted} ({receiver.address or 'local'}) broke off"
-                f" after {given} bytes ({error}); {len(self.numbers)} left."
+                f" after being sent {given} bytes ({error}); {len(self.numbers)} left."
             )
 
     @property

@@ -54,7 +54,9 @@ def parse(query: bytes) -> Query:
     Twisted's own C{request.args} will not do: it leaves a bare C{?download} out.
     """
     try:
-        return parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=100)
+        return parse_qs(
+            query.decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=100
+        )
     except ValueError:
         raise CallerError("The query has more than 100 fields; send fewer.") from None
 

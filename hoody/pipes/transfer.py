@@ -18,6 +18,7 @@ from hoody.errors import (
     HoodyError,
     NothingToReceive,
     PeerError,
+    TooMany,
     WaitedTooLong,
 )
 from hoody.interfaces import IParty, IReceiver, ISender
@@ -120,7 +121,7 @@ def _seat_sender(transfer: Transfer, core: Core, gathered: Gathered, sender: ISe
         raise CallerError(
             "A sender is on this path already; choose another path, or wait for its end."
         )
-    gathered.admit(core, sender, len(gathered.receivers) == sender.wanted)
+    gathered.admit(core, sender, len(gathered.receivers) == sender.wanted, sender.head is not None)
     gathered.sender = sender
     gathered.start(core, sender, core.patience.ttl, transfer.expires, sender)
     if sender.head is not None:
@@ -140,6 +141,13 @@ def _accept_sender(transfer: Transfer, core: Core, gathered: Gathered) -> None:
     sender = gathered.sender
     assert sender is not None
     gathered.stop("form")
+    if gathered.complete:
+        try:
+            core.caps.check_run()
+        except TooMany as error:
+            gathered.forget(core, sender)
+            sender.fail(error)
+            return
     sender.accept()
     sender.tell(f"Waiting for {sender.wanted} receiver(s) to connect...")
     if gathered.receivers:
@@ -160,7 +168,7 @@ def _seat_receiver(
             " use a larger n on both sides."
         )
     filled = gathered.sender is not None and len(gathered.receivers) + 1 == receiver.wanted
-    gathered.admit(core, receiver, filled)
+    gathered.admit(core, receiver, filled, gathered.sender_ready)
     gathered.receivers.append(receiver)
     gathered.start(core, receiver, core.patience.ttl, transfer.expires, receiver)
     gathered.tell("A receiver was connected.")
@@ -190,8 +198,8 @@ def _vacate(
 @gathering.upon(Transfer.expires).loop()
 def _expire(transfer: Transfer, core: Core, gathered: Gathered, party: IParty) -> None:
     waited = f"within {core.patience.ttl:g} s"
-    if party is gathered.sender:
-        sentence = f"Not all receivers came {waited}; start them, then send again."
+    if gathered.sender is not None:
+        sentence = f"Not all receivers came {waited}; start all of them, and the sender, again."
     else:
         sentence = f"Nothing was sent here {waited}; start the sender, then receive again."
     transfer.leaves(party, WaitedTooLong(sentence))

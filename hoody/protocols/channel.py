@@ -7,8 +7,8 @@ C{_command}, C{_path}, C{_version} (in L{hoody.protocols.request}),
 C{_networkProducer}, C{_waitingForTransport}, C{_handlingRequest},
 C{_dataBuffer}, C{_optimisticEagerReadSize}, C{_transferDecoder},
 C{_savedTimeOut}, C{_respondToBadRequestAndDisconnect}, C{_send100Continue};
-of C{LineReceiver} C{_buffer}; of C{_ChunkedTransferDecoder} C{state} and
-C{_buffer}, of C{_IdentityTransferDecoder} C{contentLength}.
+of C{LineReceiver} C{_buffer}; of C{_ChunkedTransferDecoder} C{state},
+C{length} and C{_buffer}, of C{_IdentityTransferDecoder} C{contentLength}.
 L{tests.contract.test_twisted_internals} fails when they change.
 """
 
@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 
 HEAD_LIMIT = 64 * 1024
 """Bytes of one request head, as the contract has it."""
+MAX_CHUNK = 2**63 - 1
+"""Bytes of one chunk; whoever says more means to overflow somebody's integer."""
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 1024 * 1024
 """
@@ -57,10 +59,9 @@ How long, and how much of an unwanted body is read before we close. To close
 with bytes unread makes the kernel send a reset, which can destroy our answer
 before the client has read it (RFC 9112 section 9.6).
 """
-# The end of a chunked body: a last chunk, trailers, an empty line (RFC 9112 section 7.1).
-_CHUNKED_END = re.compile(rb"(?:^|\r\n)0+(?:[ \t;][^\r\n]*)?\r\n(?:[^\r\n]+\r\n)*\r\n\Z")
+_NOT_ASCII = re.compile(rb"[\x80-\xff]")
+_LAST_CHUNK = re.compile(rb"0+(?:[ \t;].*)?")
 _OTHER_VERSION = re.compile(rb" HTTP/(?!1\.[01]$)\d(\.\d)?$")
-_TRAILER_END = re.compile(rb"(?:^|\r\n)\r\n\Z")
 
 
 @implementer(IPushProducer)
@@ -86,6 +87,7 @@ class Channel(HTTPChannel):
     One connection.
 
     @ivar site: what made it.
+    @ivar is_too_many: whether it came when no connection was left to give.
     """
 
     MAX_LENGTH = HEAD_LIMIT
@@ -95,6 +97,7 @@ class Channel(HTTPChannel):
     site: Site
     requests: list[Request]
 
+    is_too_many = False
     _held = False
     _body_pending = False
     _lingering = False
@@ -103,6 +106,7 @@ class Channel(HTTPChannel):
     _hangup: bool | None = None
     _fault: HoodyError | None = None
     _head_call: IDelayedCall | None = None
+    _next_call: IDelayedCall | None = None
     _linger_call: IDelayedCall | None = None
     _descriptor: int | None = None
     _receipt: Receipt | None = None
@@ -111,6 +115,7 @@ class Channel(HTTPChannel):
 
     def connectionMade(self) -> None:
         self.site.connections.add(self)
+        self.is_too_many = self.site.is_full
         sock = sockets.socket_of(self.transport)
         if sock is not None:
             sockets.expect_dead_peers(sock, self.site.peer_timeout)
@@ -119,23 +124,29 @@ class Channel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.connections.discard(self)
         self._forget_party()
-        for call in (self._head_call, self._linger_call):
-            if call is not None and call.active():
-                call.cancel()
+        # What is finished now is finished for nobody, and nothing is parsed after it.
+        self._lingering = True
+        self.persistent = False
         if self._receipt is not None:
             self._receipt.connection_lost()
         super().connectionLost(reason)
+        for call in (self._head_call, self._linger_call, self._next_call):
+            if call is not None and call.active():
+                call.cancel()
 
     def timeoutConnection(self) -> None:
         """Nothing came for a while between two requests: close without a word."""
-        self.transport.loseConnection()
+        self.close_within(LINGER_SECONDS)
 
     def close_within(self, seconds: float) -> None:
         """Close when what was written has gone out, but wait no longer than that."""
         self._lingering = True
         self._held = False
         self.setTimeout(None)
+        if self._linger_call is not None and self._linger_call.active():
+            self._linger_call.cancel()
         self._linger_call = self.callLater(seconds, self.transport.abortConnection)
+        # Through HTTPChannel: a transport that has a producer never closes.
         super().loseConnection()
 
     def loseConnection(self) -> None:
@@ -154,10 +165,10 @@ class Channel(HTTPChannel):
         self._lingering = True
         self._held = False
         self.setTimeout(None)
-        self._linger_call = self.callLater(LINGER_SECONDS, self._end_linger)
         if self._read_closed:
-            self.transport.loseConnection()
+            self.close_within(LINGER_SECONDS)
             return
+        self._linger_call = self.callLater(LINGER_SECONDS, self._end_linger)
         if not ISSLTransport.providedBy(self.transport):
             half_close = getattr(self.transport, "loseWriteConnection", None)
             if half_close is not None:
@@ -165,14 +176,11 @@ class Channel(HTTPChannel):
         self._networkProducer.resumeProducing()
 
     def _end_linger(self) -> None:
-        if sockets.unsent(self.transport):
-            self.transport.abortConnection()
-        else:
-            self.transport.loseConnection()
+        self.close_within(LINGER_SECONDS)
 
     def _discard(self, data: bytes) -> None:
         self._drained += len(data)
-        if self._drained > LINGER_BYTES and self._linger_call is not None:
+        if self._drained > LINGER_BYTES >= self._drained - len(data):
             self._end_linger()
 
     # Parsing
@@ -181,10 +189,10 @@ class Channel(HTTPChannel):
         if self._lingering:
             self._discard(data)
             return
-        if self._in_head and self._head_call is None and data:
+        if self._in_head and self._head_call is None and (data or self._buffer):
             self._head_call = self.callLater(self.site.head_timeout, self._head_is_late)
         super().dataReceived(data)
-        if self._in_head and b"\n" in self._buffer:
+        if self._in_head and not self.paused and b"\n" in self._buffer:
             self._refuse(
                 CallerError(
                     "A line of the request's head ends with a bare line feed;"
@@ -208,6 +216,9 @@ class Channel(HTTPChannel):
             return
         if not self.requests and _OTHER_VERSION.search(line):
             self._refuse(OldVersion("Only HTTP/1.1 and HTTP/1.0 are spoken here."))
+        elif not self.requests:
+            # curl sends what stands behind the "?" as it was typed: UTF-8.
+            super().lineReceived(_NOT_ASCII.sub(lambda byte: b"%%%02X" % byte[0][0], line))
         else:
             super().lineReceived(line)
 
@@ -216,10 +227,15 @@ class Channel(HTTPChannel):
             self._discard(data)
             return
         super().rawDataReceived(data)
+        if self._handlingRequest and self._waitingForTransport:
+            # Who does not read is not read from either; Twisted has no limit here.
+            self._networkProducer.pauseProducing()
         decoder = self._transferDecoder
         in_line = getattr(decoder, "state", None) in ("CHUNK_LENGTH", "TRAILER")
         if decoder is not None and in_line and b"\n" in decoder._buffer:
             # A line end that the decoder does not take for one; it would wait for more.
+            self._respondToBadRequestAndDisconnect()
+        elif getattr(decoder, "length", 0) > MAX_CHUNK:
             self._respondToBadRequestAndDisconnect()
 
     def lineLengthExceeded(self, line: bytes) -> None:
@@ -303,13 +319,33 @@ class Channel(HTTPChannel):
 
     def requestDone(self, request: Request) -> None:
         self._forget_party()
-        if self._receipt is not None:
-            self._receipt = None
-        if self.persistent and not self._body_pending and not self._read_closed:
-            self._savedTimeOut = self.site.timeOut
-        else:
+        self._receipt = None
+        rest = b"".join(self._dataBuffer) + self._buffer
+        if self._body_pending or self._lingering or (self._read_closed and not rest):
             self.persistent = False
+        self._dataBuffer, self._buffer = [], b""
+        self._savedTimeOut = self.site.timeOut
         super().requestDone(request)
+        if rest and self.persistent:
+            # The next request is parsed in a turn of its own: whoever finished this
+            # one may be in the midst of something, and other connections wait too.
+            self._buffer = rest
+            self.paused = True
+            self._networkProducer.pauseProducing()
+            self._next_call = self.callLater(0, self._parse_next)
+
+    def _parse_next(self) -> None:
+        self._next_call = None
+        if self._waitingForTransport:
+            return  # resumeProducing comes back to it
+        self.paused = False
+        self.dataReceived(b"")
+        if self.paused:
+            return
+        if not (self._held or self._has_enough):
+            self._networkProducer.resumeProducing()
+        if self._read_closed and not self._handlingRequest:
+            self.close_within(LINGER_SECONDS)
 
     def send_continue(self) -> None:
         """Let a client that asked with C{Expect} begin its body."""
@@ -334,8 +370,12 @@ class Channel(HTTPChannel):
 
     def resumeProducing(self) -> None:
         super().resumeProducing()
-        if self._held:
+        if self._held or self._has_enough or self.paused:
             self._networkProducer.pauseProducing()
+        elif self._handlingRequest:
+            self._networkProducer.resumeProducing()
+        if self.paused and self._next_call is None:
+            self._next_call = self.callLater(0, self._parse_next)
 
     # Peers that leave
 
@@ -369,22 +409,32 @@ class Channel(HTTPChannel):
     @property
     def _deaf(self) -> bool:
         """Whether we would not notice an end of the stream by reading."""
-        return (
+        return bool(
             self._held
+            or self._read_closed
+            or self.paused
             or self._waitingForTransport
-            or sum(map(len, self._dataBuffer)) > self._optimisticEagerReadSize
+            or self._has_enough
         )
+
+    @property
+    def _has_enough(self) -> bool:
+        """Whether enough has come in behind the request that is being handled."""
+        return sum(map(len, self._dataBuffer)) > self._optimisticEagerReadSize
 
     def _judge_hangup(self) -> None:
         """A hang-up was seen; if we do not read, see what it means."""
         if self._hangup is None or not self.requests or not self._deaf or self._lingering:
             return
+        if self._receipt is not None and self._receipt.look():
+            return
         intake = self.requests[0].intake
-        patient = intake is not None and intake.patient
-        if self._body_pending:
-            useful = self._body_can_end() and (patient or not self._hangup)
+        if intake is None or (self._body_pending and not self._body_can_end()):
+            useful = False
+        elif self._hangup:
+            useful = self._body_pending and intake.patient
         else:
-            useful = patient and not self._hangup
+            useful = intake.halfClosed()
         if not useful:
             self._drop(PeerError("it closed the connection"))
 
@@ -404,8 +454,8 @@ class Channel(HTTPChannel):
         missing = getattr(decoder, "contentLength", None)
         if missing is not None:
             return bool(waiting >= missing)
-        end = _TRAILER_END if decoder.state == "TRAILER" else _CHUNKED_END
-        return end.search(sockets.peek(sock, waiting)[-HEAD_LIMIT:]) is not None
+        rest = bytes(decoder._buffer) + sockets.peek(sock, waiting)
+        return ends_chunked(rest[-HEAD_LIMIT:], in_trailers=decoder.state == "TRAILER")
 
     def _drop(self, error: PeerError) -> None:
         """The peer is of no use any more."""
@@ -424,18 +474,18 @@ class Channel(HTTPChannel):
         if self._receipt is not None:
             self._receipt.look()
         request = self.requests[0] if self.requests else None
+        if self.paused:
+            return  # what has come is still to be parsed, and answered
         if request is None or self._lingering:
-            self.transport.loseConnection()
+            self.close_within(LINGER_SECONDS)
         elif self._body_pending:
             self.persistent = False
             request.lose(PeerError("its body stopped before its end"))
             self.linger()
         elif not self._handlingRequest:
-            self.transport.loseConnection()
-        elif request.intake is not None and not request.intake.patient:
+            self.close_within(LINGER_SECONDS)
+        elif request.intake is None or not request.intake.halfClosed():
             self._drop(PeerError("it closed the connection"))
-        else:
-            self.persistent = False
 
     def writeConnectionLost(self) -> None:
         """We closed our half ourselves."""
@@ -450,6 +500,24 @@ class Channel(HTTPChannel):
         self._receipt = Receipt(self.transport, self.callLater)
         self._receipt.wait()
         return self._receipt.deferred
+
+
+def ends_chunked(data: bytes, *, in_trailers: bool) -> bool:
+    """
+    Whether C{data} can be the end of a chunked body: a last chunk, trailers, an
+    empty line (RFC 9112 section 7.1).
+
+    @param in_trailers: whether the last chunk has been read already.
+    """
+    lines = data.split(b"\r\n")
+    if lines[-2:] != [b"", b""]:
+        return False
+    for line in reversed(lines[:-2]):
+        if _LAST_CHUNK.fullmatch(line):
+            return True
+        if not line:
+            return False
+    return in_trailers
 
 
 _HEAD_TOO_LARGE = HeadTooLarge("The request's head is over 64 KiB; send fewer or shorter headers.")

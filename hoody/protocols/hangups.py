@@ -23,9 +23,9 @@ Callback = Callable[[bool], None]
 @define(eq=False)
 class Hangups:
     """
-    Calls back once for each watched socket whose peer hangs up: with C{True}
-    if the connection is gone (reset, or shut down both ways), with C{False} if
-    the peer has merely said that it will send no more.
+    Calls back for each watched socket whose peer hangs up: with C{False} once
+    it has said that it will send no more, with C{True} once the connection is
+    gone (reset, or shut down both ways).
     """
 
     _reactor: IReactorFDSet
@@ -75,8 +75,12 @@ class Hangups:
         assert self._epoll is not None
         for descriptor, events in self._epoll.poll(0):
             callback = self._watched.get(descriptor)
+            gone = bool(events & (select.EPOLLHUP | select.EPOLLERR))
+            if callback is not None and not gone:
+                # What comes after "no more from me" is a reset; that is always told.
+                self._epoll.modify(descriptor, select.EPOLLONESHOT)
             if callback is not None:
-                callback(bool(events & (select.EPOLLHUP | select.EPOLLERR)))
+                callback(gone)
 
     def connectionLost(self, reason: Failure) -> None:
         """Nothing to lose."""

@@ -32,6 +32,7 @@ BODY_LIMIT = 1024 * 1024
 BREAK_SECONDS = 2.0
 """How long the rest of a broken answer may take to go out."""
 
+_HOST = re.compile(rb"[a-z0-9._~!$&'()*+,;=%-]*(:\d*)?|\[[0-9a-f:.]+\](:\d*)?")
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 
 
@@ -162,6 +163,8 @@ class Request(server.Request):
         path, _, self.query = target.partition(b"?")
         self.path = path.partition(b"#")[0]
         host = (hosts or [b""])[0].strip().lower()
+        if not _HOST.fullmatch(host):
+            raise CallerError("Host is not a host name; send one with its port, if any.")
         self.host_name = re.sub(rb":\d*$", b"", host).rstrip(b".")
         self.prepath = []
         self.postpath = [unquote_to_bytes(segment) for segment in self.path[1:].split(b"/")]
@@ -177,6 +180,11 @@ class Request(server.Request):
         if self._expects_continue and not self.startedWriting:
             self._expects_continue = False
             self.channel.send_continue()
+
+    def close_after(self) -> None:
+        """Let no other request follow this one."""
+        self.setHeader(b"connection", b"close")
+        self.channel.persistent = False
 
     def send_head(self) -> None:
         """Let the status and the headers go out."""

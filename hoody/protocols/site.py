@@ -84,12 +84,22 @@ class Site(server.Site):
 
     def claim(self, request: Request) -> IIntake | None:
         """Who takes this request, if anybody does at header time."""
-        if self.max_connections is not None and len(self.connections) > self.max_connections:
+        if request.channel.is_too_many and request.path != b"/health":
+            request.close_after()
             self.claimer.refuse(
                 request, Unavailable("All connections are taken; try again in a moment.")
             )
             return None
         return self.claimer.claim(request)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there are more connections than there may be."""
+        return self.max_connections is not None and len(self.connections) > self.max_connections
+
+    def acceptableProtocols(self) -> list[bytes]:  # IProtocolNegotiationFactory
+        """What TLS may agree upon (ALPN); HTTP/2 would need another channel."""
+        return [b"http/1.1", b"http/1.0"]
 
     def log(self, request: Request) -> None:  # type: ignore[override]
         """Instead of twisted.web's access log line."""

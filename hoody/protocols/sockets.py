@@ -23,6 +23,7 @@ TCP_RTO_MAX_MS = 44
 C{linux/tcp.h}, since Linux 6.15: the longest pause between two probes of a
 closed window, in milliseconds. Without it that grows to two minutes.
 """
+_MAX_KEEPALIVE = 32767  # seconds; tcp(7), MAX_TCP_KEEPIDLE in the kernel
 _TCP_INFO = struct.Struct("8B24I3Q")  # struct tcp_info of linux/tcp.h, up to bytes_acked
 
 
@@ -52,13 +53,13 @@ def expect_dead_peers(sock: socket.socket, seconds: float) -> None:
     """
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    quarter = max(1, round(seconds / 4))
+    quarter = min(max(1, round(seconds / 4)), _MAX_KEEPALIVE)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, quarter)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, quarter)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, quarter * 1000)
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_RTO_MAX_MS, min(quarter, 120) * 1000)
     except OSError:
         pass  # an older kernel: such a peer is then found within two minutes
 
@@ -79,11 +80,11 @@ class Pulse:
 
     def is_lost(self, seconds: float) -> bool:
         """
-        Whether the peer owes us an answer for longer than C{seconds}. A
-        living one answers a probe within a round trip: ask twice, with more
-        than that between.
+        Whether the peer owes us an answer for longer than C{seconds}: to data,
+        or to more than one probe, as one may get lost. A living peer answers
+        within a round trip: ask twice, with more than that between.
         """
-        return bool(self.probes or self.unacknowledged) and self.silent >= seconds
+        return bool(self.probes > 1 or self.unacknowledged) and self.silent >= seconds
 
 
 def pulse(sock: socket.socket) -> Pulse | None:

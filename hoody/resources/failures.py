@@ -52,12 +52,13 @@ def understood(failure: Failure) -> HoodyError:
     if isinstance(error, HoodyError):
         return error
     if isinstance(error, HTTPException):
-        return _routing_error(error)
+        return routing_error(error)
     _log.failure("a request failed", failure)
     return HoodyError("Something broke here; the server's log says what, under this request's id.")
 
 
-def _routing_error(error: HTTPException) -> HoodyError:
+def routing_error(error: HTTPException) -> HoodyError:
+    """What Klein's router means, in our words."""
     if error.code == WrongMethod.status:
         methods = ", ".join(sorted({"OPTIONS", *(getattr(error, "valid_methods", None) or [])}))
         return WrongMethod(f"This method is not for this path; use {methods}.", Allow=methods)
@@ -74,14 +75,13 @@ def answer(request: Request, error: HoodyError, body: Body) -> None:
     if request.gone:
         return
     content_type, content = body
-    request.setResponseCode(error.status)
+    request.setResponseCode(error.status, HTTPStatus(error.status).phrase.encode())
     request.setHeader(b"content-type", content_type)
     request.setHeader(b"content-length", b"%d" % len(content))
     for name, value in error.headers.items():
         request.setHeader(name.encode(), value.encode())
     if not request.body_done or request.length != 0:
-        request.setHeader(b"connection", b"close")
-        request.channel.persistent = False
+        request.close_after()
     request.write(content)
     request.finish()
 

@@ -70,7 +70,7 @@ class FormSender(Sender):
             self._produce(bytes(event))
 
     def _find(self, part: MultipartSegment) -> None:
-        content_type: str | None = part.content_type
+        content_type: str | None = part.header("Content-Type")
         self.head = Head(
             content_type=safe_type(content_type.encode("latin-1", "replace"))
             if content_type
@@ -90,3 +90,4 @@ class FormSender(Sender):
             self.transfer.form_fails(error)
         else:
             self.transfer.leaves(self, error)
+            self.fail(error)

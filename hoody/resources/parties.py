@@ -18,6 +18,9 @@ from hoody.protocols.channel import Reading
 from hoody.protocols.request import Request
 from hoody.resources import failures
 
+_MAX_LINES = 1000
+_MAX_UNSENT = 64 * 1024
+
 
 @implementer(ISender, IIntake)
 class Sender:
@@ -58,11 +61,12 @@ class Sender:
         self._say(f"[INFO] {line}\n".encode())
 
     def _say(self, line: bytes) -> None:
-        if self._answers_at_once:
-            if not self.request.gone:
-                self.request.write(line)
-        else:
-            self._said.append(line)
+        """Lines are dropped, rather than kept without end, for one who does not read them."""
+        if not self._answers_at_once:
+            if len(self._said) < _MAX_LINES:
+                self._said.append(line)
+        elif not self.request.gone and self.request.unsent < _MAX_UNSENT:
+            self.request.write(line)
 
     @property
     def _answers_at_once(self) -> bool:
@@ -124,6 +128,12 @@ class Sender:
     @property
     def patient(self) -> bool:
         return self._consumer is not None
+
+    def halfClosed(self) -> bool:
+        if self._consumer is None and self._answers_at_once:
+            # If it has closed, not half closed, this draws a reset.
+            self.tell("Still waiting...")
+        return self._consumer is not None or self._answers_at_once
 
     def dataReceived(self, data: bytes) -> None:
         self._produce(data)
@@ -216,6 +226,9 @@ class Receiver:
 
     @property
     def patient(self) -> bool:
+        return False
+
+    def halfClosed(self) -> bool:
         return self._completing
 
     def dataReceived(self, data: bytes) -> None:

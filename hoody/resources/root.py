@@ -9,6 +9,7 @@ from attrs import frozen
 from klein import Klein
 from twisted.python.failure import Failure
 from twisted.web.resource import Resource
+from werkzeug.exceptions import HTTPException
 from zope.interface import implementer
 
 from hoody.errors import CallerError, HoodyError
@@ -70,10 +71,8 @@ class Root(Resource):
         super().__init__()
         self._domain = domain.encode()
         self._pipe = pipe
-        self._pages = {
-            Area.PIPE: pipe_pages.resource(),
-            Area.SERVER: server_pages.resource(),
-        }
+        self._apps = {Area.PIPE: pipe_pages, Area.SERVER: server_pages}
+        self._pages = {area: app.resource() for area, app in self._apps.items()}
 
     # IRequestClaimer
 
@@ -84,11 +83,25 @@ class Root(Resource):
                 return self._pipe.claim(request, place.rest)
             if request.path == b"*" and request.method != b"OPTIONS":
                 raise CallerError("The target * is for OPTIONS only.")
+            if request.length != 0 and place.area is Area.NOWHERE:
+                pages.unknown_host(request)
+            elif request.length != 0:
+                self._check_route(request, place)
         except HoodyError as error:
             self.refuse(request, error)
         except Exception:
             self.refuse(request, failures.understood(Failure()))
         return None
+
+    def _check_route(self, request: Request, place: Place) -> None:
+        """Refuse a body that nobody wants before it is sent."""
+        app = self._apps.get(place.area)
+        if app is not None:
+            path = unquote_to_bytes(b"/" + place.rest).decode("utf-8", "replace")
+            try:
+                app.url_map.bind("").match(path, request.method.decode("ascii", "replace"))
+            except HTTPException as error:
+                raise failures.routing_error(error) from None
 
     def refuse(self, request: Request, error: HoodyError) -> None:
         place = self._locate(request)
@@ -121,4 +134,6 @@ class Root(Resource):
             rest = (names.page(names.read(rest)) or "").encode()
         request.prepath = []
         request.postpath = [unquote_to_bytes(segment) for segment in rest.split(b"/")]
-        self._pages[place.area].render(request)
+        if isinstance(self._pages[place.area].render(request), bytes):
+            # Klein's own word for what is not UTF-8; it leaves the answer to us.
+            self.refuse(request, CallerError("The path is not UTF-8 once decoded; encode it so."))

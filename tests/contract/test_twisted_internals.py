@@ -64,6 +64,8 @@ def test_the_decoders_say_how_far_they_are() -> None:
     assert DECODERS[0].state == "CHUNK_LENGTH"
     assert DECODERS[0]._buffer == b""
     assert DECODERS[1].contentLength == 5
+    DECODERS[0].dataReceived(b"5\r\n")
+    assert DECODERS[0].length == 5
 
 
 @pytest.mark.parametrize("name", ["gotLength", "handleContentChunk", "requestReceived"])

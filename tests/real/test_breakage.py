@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -104,6 +105,22 @@ def test_a_killed_sender_whose_kernel_still_has_its_bytes_is_noticed_with_the_ne
         sender.put(name, "Transfer-Encoding: chunked")
         sender.read_line("[INFO] Waiting for 1 receiver(s) to connect...")
         fill(sender, seconds=0.2)
+    server.waiting(0)
+
+
+@pytest.mark.parametrize("size", [0, 3, 20_000])
+def test_a_killed_curl_with_a_whole_file_frees_its_place(
+    server: Server, name: str, size: int, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"x" * size)
+    sender = subprocess.Popen(
+        ["curl", "-sN", "-T", str(file), f"{server.pipe}/{name}"], stdout=subprocess.PIPE
+    )
+    server.waiting(1)
+    time.sleep(0.2)
+    sender.kill()
+    sender.communicate()
     server.waiting(0)
 
 

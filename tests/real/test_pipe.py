@@ -112,7 +112,7 @@ def test_the_slowest_of_three_paces_the_sender(server: Server, name: str) -> Non
         sent = fill(sender)
         assert sent < 64 << 20
         lazy.reset()
-        sender.read_until(b"broke off after")
+        sender.read_until(b"broke off after being sent")
         sender.last_chunk()
         assert b"Only 2 of 3 receivers got everything." in sender.read_all()
         assert [receiver.wait() for receiver in eager] == [0, 0]

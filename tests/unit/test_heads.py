@@ -70,7 +70,19 @@ def test_what_is_harmless_passes_as_it_is(content_type: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "content_type", [b"", b"html", b"text/html\x00", b"text/ html", b"/", b"\xff"]
+    "content_type",
+    [
+        b"",
+        b"html",
+        b"text/html\x00",
+        b"text/ html",
+        b"/",
+        b"\xff",
+        b"text/plain, text/html",
+        b"text/plain;a=b, text/html",
+        b"text/plain;a=b,image/svg+xml",
+        b'text/plain;a="b, text/html',
+    ],
 )
 def test_what_is_no_media_type_becomes_octets(content_type: bytes) -> None:
     assert safe_type(content_type) == b"application/octet-stream"

@@ -87,6 +87,10 @@ def test_without_progress_it_is_a_plain_receiver(query: bytes) -> None:
     assert read_receive(parse(query)) == ReceiveQuery()
 
 
+def test_a_filename_may_come_as_bare_utf8() -> None:
+    assert read_receive(parse("filename=résumé.pdf".encode())).filename == "résumé.pdf"
+
+
 def test_a_filename_is_decoded() -> None:
     assert read_receive(parse(b"filename=caf%C3%A9+1.txt")).filename == "café 1.txt"
 

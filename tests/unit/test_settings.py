@@ -58,6 +58,7 @@ def test_which_listeners_are_loopback(endpoint: str, loopback: bool) -> None:
     [
         ("postgresql://joe:secret@db/x", "postgresql://joe:***@db/x"),
         ("postgresql://joe@db/x", "postgresql://joe@db/x"),
+        ("postgresql://joe:se@cret@db/x", "postgresql://joe:***@db/x"),
         ("host=db password=secret user=joe", "host=db password=*** user=joe"),
         ("password='my secret' host=db", "password=*** host=db"),
     ],
@@ -86,6 +87,14 @@ def test_a_public_listener_must_say_who_may_use_pipes() -> None:
     with pytest.raises(UsageError, match="say --pipe-auth=open"):
         parsed("--listen", "tcp:80")
     assert parsed("--listen", "tcp:80", "--pipe-auth", "open").pipe_auth == "open"
+
+
+@pytest.mark.parametrize(
+    "option", ["--peer-timeout=0", "--peer-timeout=31d", "--waiting-note=0", "--pipe-ttl=0"]
+)
+def test_no_timer_is_set_to_nothing_or_to_for_ever(option: str) -> None:
+    with pytest.raises(UsageError, match="give at least"):
+        parsed(option)
 
 
 @pytest.mark.parametrize("text", ["/mnt/btrfs", "20G"])

@@ -192,7 +192,7 @@ def test_the_others_go_on_when_one_receiver_breaks_off(meeting: Meeting) -> None
     transfer.leaves(receivers[1], ConnectionError("reset"))
     assert not sender.paused
     assert sender.lines[-1] == (
-        "Receiver 2 of 3 (10.0.0.2) broke off after 3 bytes (reset); 2 left."
+        "Receiver 2 of 3 (10.0.0.2) broke off after being sent 3 bytes (reset); 2 left."
     )
     sender.send(b"def")
     sender.end()
@@ -315,6 +315,20 @@ def test_the_pipe_over_the_cap_does_not_start() -> None:
     with pytest.raises(TooMany, match="1 pipes run already"):
         meeting.rendezvous.receive("b", FakeReceiver())
     assert meeting.caps.waiting == 1
+
+
+def test_a_form_over_the_cap_is_told_when_it_comes_to_its_file() -> None:
+    meeting = Meeting(max_running=1)
+    form, receiver = FakeSender(head=None), FakeReceiver()
+    meeting.rendezvous.receive("b", receiver)
+    transfer = meeting.rendezvous.send("b", form)
+    meeting.rendezvous.send("a", FakeSender())
+    meeting.rendezvous.receive("a", FakeReceiver())
+    form.head = Head()
+    transfer.head_known()
+    assert isinstance(form.failed, TooMany)
+    assert receiver.failed is None
+    assert meeting.caps.running == meeting.caps.waiting == 1
 
 
 def test_draining_turns_away_who_waits_and_who_comes_and_lets_who_runs_end() -> None:
