@@ -14,6 +14,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.application.service import Service
+from twisted.internet.address import UNIXAddress
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
@@ -167,12 +168,10 @@ class Hoody(Service):
             port = await endpoint.listen(self.site)
             self._ports.append(port)
             address = port.getHost()
-            _log.info(
-                "listening on {address}",
-                address=f"{getattr(address, 'host', '')}:{getattr(address, 'port', address)}",
-                host=getattr(address, "host", None),
-                port=getattr(address, "port", None),
-            )
+            if isinstance(address, UNIXAddress):
+                _log.info("listening on {path}", path=os.fsdecode(address.name or b""))
+            else:
+                _log.info("listening on {host}:{port}", host=address.host, port=address.port)
 
     def _give_up(self, failure: Failure) -> None:
         _log.critical("cannot listen: {reason}; choose another --listen", reason=failure.value)

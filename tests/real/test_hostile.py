@@ -257,7 +257,7 @@ def test_a_unix_receiver_that_leaves_without_reading_is_no_success(
 ) -> None:
     path = tmp_path / "socket"
     with Server(tmp_path / "data", f"--listen=unix:{path}") as server:
-        server.wait_for(lambda event: str(path) in event["message"])
+        server.wait_for(lambda event: event["message"].startswith(f"listening on {path}"))
         receiver = socket.socket(socket.AF_UNIX)
         receiver.connect(str(path))
         receiver.sendall(f"GET /api/v1/pipe/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())

@@ -108,7 +108,7 @@ def test_a_port_that_is_taken_is_said_and_ends_the_start(server: Server, tmp_pat
 def test_it_listens_in_several_places(tmp_path: Path) -> None:
     path = tmp_path / "socket"
     with Server(tmp_path / "data", f"--listen=unix:{path}") as server:
-        server.wait_for(lambda event: str(path) in event["message"])
+        server.wait_for(lambda event: event["message"].startswith(f"listening on {path}"))
         curl = ["curl", "-s", "--unix-socket", str(path), "http://localhost/api/v1/pipe/a"]
         receiver = subprocess.Popen(curl, stdout=subprocess.PIPE)
         server.waiting(1)
