@@ -407,6 +407,7 @@ def test_caps_are_429_with_retry_after(serve: Serve, name: str) -> None:
 def test_when_descriptors_run_out_who_comes_is_told_and_who_is_there_goes_on(
     serve: Serve, name: str
 ) -> None:
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 400, "this test needs some itself"
     server = serve(prefix=["prlimit", "--nofile=100:100"])
     sender, receiver = Wire(server), Wire(server)
     receiver.get(name)
@@ -432,7 +433,6 @@ def test_when_descriptors_run_out_who_comes_is_told_and_who_is_there_goes_on(
     assert server.health()["status"] == "ok"
     for wire in [*crowd, sender, receiver]:
         wire.close()
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 400, "this test needs some itself"
 
 
 def test_pipes_for_token_holders_are_closed_to_others(serve: Serve, name: str) -> None:
