@@ -70,6 +70,11 @@ class IParty(Interface):
     wanted: int = Attribute("C{n}, the number of receivers; 1 to 256.")
     address: str | None = Attribute("The peer's IP address, or C{None} where it has none.")
 
+    wire: Request | None = Attribute(
+        "The L{hoody.protocols.request.Request} whose own body, or whose answer's, the stream"
+        " is; C{None} if it is wrapped in something else."
+    )
+
     def fail(error: HoodyError) -> None:
         """
         Be told that nothing will come of it: a status where none has gone
@@ -126,6 +131,8 @@ class IMover(Interface):
     digest: bytes | None = Attribute(
         "SHA-256 of what has passed as L{bytes}, or C{None} if not asked for."
     )
+
+    spliced: int = Attribute("How many bytes of the body the kernel has moved by itself.")
 
     def start() -> None:
         """Let the sender produce."""

@@ -29,10 +29,13 @@ from hoody.blocking import BlockingWatch
 from hoody.interfaces import IPipeObserver
 from hoody.pipes.caps import Caps
 from hoody.pipes.fanout import Fanout
-from hoody.pipes.meeting import Patience, Report
+from hoody.pipes.meeting import MoverFactory, Patience, Report
 from hoody.pipes.rendezvous import Rendezvous
+from hoody.protocols import kernelpipes
 from hoody.protocols.hangups import Hangups
+from hoody.protocols.kernelpipes import KernelPipes
 from hoody.protocols.site import Site
+from hoody.protocols.splicing import Splicing
 from hoody.resources import failures, pages
 from hoody.resources.health import Health, open_descriptors
 from hoody.resources.pipe import PipeFace
@@ -58,6 +61,7 @@ class PipeLog:
             path=report.path,
             outcome="failed after" if report.error else "moved",
             bytes=report.delivered,
+            spliced=report.spliced,
             receivers=report.receivers,
             seconds=round(report.ended - report.started, 3),
             error=report.error,
@@ -79,6 +83,7 @@ class Hoody(Service):
         self._settings = settings
         self._ports: list[IListeningPort] = []
         self._signals = Signals(reactor, self.cut)
+        self._kernel_pipes = KernelPipes(kernelpipes.MEMORY, 0)
         self._blocking: BlockingWatch | None = None
         self._last_words = 2.0
         self.rendezvous = Rendezvous(
@@ -92,9 +97,19 @@ class Hoody(Service):
                 max_running=settings.max_running,
             ),
             observer=PipeLog(),
-            make_mover=Fanout.between,
+            make_mover=self._make_movers(),
         )
         self.site = self._make_site()
+
+    def _make_movers(self) -> MoverFactory:
+        threshold = self._settings.splice
+        if threshold is None:
+            return Fanout.between
+        lack = kernelpipes.lack()
+        if lack is not None:
+            _log.info("the kernel moves no bytes by itself here: {lack}", lack=lack)
+            return Fanout.between
+        return Splicing(self._kernel_pipes, threshold).between
 
     def _make_site(self) -> Site:
         settings = self._settings
@@ -128,6 +143,7 @@ class Hoody(Service):
             "transfers": self.rendezvous.transfers,
             "waiting": self.rendezvous.caps.waiting,
             "running": self.rendezvous.caps.running,
+            "kernel_pipes": self._kernel_pipes.open,
         }
 
     def _reactor_part(self) -> dict[str, object]:
@@ -154,13 +170,19 @@ class Hoody(Service):
 
     def startService(self) -> None:
         super().startService()
-        self.site.max_connections = raise_descriptor_limit() - open_descriptors()
-        self.site.max_connections -= RESERVED_DESCRIPTORS
+        self._share_descriptors(raise_descriptor_limit())
         if self._settings.debug_blocking:
             self._blocking = BlockingWatch(self._reactor, self._settings.debug_blocking)
             self._blocking.start()
         self._reactor.callWhenRunning(self._signals.install)
         ensureDeferred(self._listen()).addErrback(self._give_up)
+
+    def _share_descriptors(self, limit: int) -> None:
+        """Connections get what is left by what is open, kept, and by kernel pipes."""
+        pipes = min(kernelpipes.MEMORY // kernelpipes.LEAST, limit // 16)
+        self._kernel_pipes.pipes = pipes
+        taken = open_descriptors() + RESERVED_DESCRIPTORS + 2 * pipes
+        self.site.max_connections = limit - taken
 
     async def _listen(self) -> None:
         for text in self._settings.listen:

@@ -68,6 +68,10 @@ def _storage(text: str) -> str:
     return text
 
 
+def _size_or_off(text: str) -> int | None:
+    return None if text == "off" else size(text)
+
+
 def default_data_dir() -> str:
     """C{/var/lib/hoody} for root, else hoody's folder under C{XDG_DATA_HOME}."""
     if os.geteuid() == 0:
@@ -147,6 +151,13 @@ class Settings:
         100, _count(1), "How many of them from one address that is not loopback"
     )
     max_running: int = _setting(1000, _count(1), "How many pipes may run at once")
+    splice: int | None = _setting(
+        256 * 1024,
+        _size_or_off,
+        "From how many bytes on a pipe's body is moved by the kernel alone (Linux, plain"
+        " HTTP/1.1), or off",
+        shown="256KiB",
+    )
     max_spectators: int = _setting(50, _count(1), "How many may watch one path")
     max_watched_paths: int = _setting(500, _count(1), "How many paths may be watched")
     private_network: bool = _setting(

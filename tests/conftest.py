@@ -20,9 +20,15 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 Serve = Callable[..., Server]
 
 
+@pytest.fixture(scope="session", params=["off", "0"], ids=["portable", "kernel"])
+def mover(request: pytest.FixtureRequest) -> str:
+    """C{--splice}: what holds of pipes holds on both movers, from the first byte on."""
+    return f"--splice={request.param}"
+
+
 @pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("shared") / "data") as server:
+def shared_server(tmp_path_factory: pytest.TempPathFactory, mover: str) -> Iterator[Server]:
+    with Server(tmp_path_factory.mktemp("shared") / "data", mover) as server:
         yield server
 
 
@@ -35,12 +41,13 @@ def server(shared_server: Server) -> Iterator[Server]:
 
 
 @pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
+def serve(tmp_path: Path, mover: str) -> Iterator[Serve]:
     """Starts servers with options; they end with the test, and must be clean then."""
     started: list[tuple[Server, object]] = []
 
     def start(*options: str, **more: object) -> Server:
-        server = Server(tmp_path / f"data{len(started)}", *options, **more)  # type: ignore[arg-type]
+        data_dir = tmp_path / f"data{len(started)}"
+        server = Server(data_dir, mover, *options, **more)  # type: ignore[arg-type]
         started.append((server, server.counts()))
         return server
 

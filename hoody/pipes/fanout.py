@@ -29,6 +29,7 @@ class Fanout:
     _branches: dict[IReceiver, _Branch]
     _ended: Callable[[], None]
     _hash: hashlib._Hash | None = None
+    spliced: int = field(default=0, init=False)
     _delivered: dict[IReceiver, int] = field(factory=dict, init=False)
     _pauses: Pauses | None = field(default=None, init=False)
 
@@ -83,7 +84,8 @@ class Fanout:
         for branch in tuple(self._branches.values()):
             branch.write(data)
 
-    def _hold(self) -> Pause:
+    def hold(self) -> Pause:
+        """One more reason to pause the sender."""
         assert self._pauses is not None, "a receiver paused before the start"
         return self._pauses.hold()
 
@@ -104,7 +106,7 @@ class _Branch:
 
     def pauseProducing(self) -> None:
         if self._full is None:
-            self._full = self._fanout._hold()
+            self._full = self._fanout.hold()
 
     def resumeProducing(self) -> None:
         if self._full is not None:

@@ -21,6 +21,7 @@ class Report:
     How a transfer ended.
 
     @ivar delivered: bytes of the body that the slowest receiver was given.
+    @ivar spliced: bytes of the body that the kernel moved by itself.
     @ivar started: and C{ended}, seconds of the reactor's clock.
     @ivar error: why it failed, or C{None}.
     """
@@ -28,6 +29,7 @@ class Report:
     path: str
     receivers: int
     delivered: int
+    spliced: int
     started: float
     ended: float
     digest: bytes | None

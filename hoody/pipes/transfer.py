@@ -404,6 +404,7 @@ def _conclude(core: Core, running: Running, error: str | None) -> None:
             path=core.path,
             receivers=running.wanted,
             delivered=running.delivered,
+            spliced=running.mover.spliced,
             started=running.started,
             ended=core.clock.seconds(),
             digest=None if error else running.mover.digest,

@@ -8,7 +8,7 @@ C{_networkProducer}, C{_waitingForTransport}, C{_handlingRequest},
 C{_dataBuffer}, C{_optimisticEagerReadSize}, C{_transferDecoder},
 C{_savedTimeOut}, C{_respondToBadRequestAndDisconnect}, C{_send100Continue};
 of C{LineReceiver} C{_buffer}; of C{_ChunkedTransferDecoder} C{state},
-C{length} and C{_buffer}, of C{_IdentityTransferDecoder} C{contentLength}.
+C{length} and C{_buffer}, of L{_IdentityTransferDecoder} C{contentLength}.
 L{tests.contract.test_twisted_internals} fails when they change.
 """
 
@@ -28,7 +28,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
-from twisted.web.http import HTTPChannel
+from twisted.web.http import HTTPChannel, _IdentityTransferDecoder
 from zope.interface import implementer
 
 from hoody.errors import (
@@ -43,6 +43,7 @@ from hoody.errors import (
 )
 from hoody.protocols import sockets
 from hoody.protocols.receipts import Receipt
+from hoody.protocols.spans import ChunkedSpan, CountedSpan, Span
 
 if TYPE_CHECKING:
     from hoody.protocols.request import Request
@@ -376,6 +377,20 @@ class Channel(HTTPChannel):
             self._networkProducer.resumeProducing()
         if self.paused and self._next_call is None:
             self._next_call = self.callLater(0, self._parse_next)
+
+    def span(self, least_chunk: int) -> Span | None:
+        """
+        The body that is still to come, as it stands on the wire; C{None} if
+        there is none.
+
+        @param least_chunk: see L{ChunkedSpan.least}.
+        """
+        decoder, sock = self._transferDecoder, sockets.socket_of(self.transport)
+        if not self._body_pending or sock is None:
+            return None
+        if isinstance(decoder, _IdentityTransferDecoder):
+            return CountedSpan(decoder)
+        return ChunkedSpan(decoder, sock, least_chunk)
 
     # Peers that leave
 

@@ -13,10 +13,11 @@ import fcntl
 import socket
 import struct
 import termios
+from collections.abc import Iterator
 
 from attrs import frozen
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import ITransport
+from twisted.internet.interfaces import ISSLTransport, ITransport
 
 TCP_RTO_MAX_MS = 44
 """
@@ -140,14 +141,39 @@ def unacknowledged(sock: socket.socket) -> int:
 def unsent(transport: ITransport | None) -> int:
     """Bytes written to C{transport} that the kernel has not been given yet."""
     total = 0
+    for layer in _layers(transport):
+        if isinstance(layer, FileDescriptor):
+            total += len(layer.dataBuffer) - layer.offset
+            total += sum(map(len, layer._tempDataBuffer))
+    return total
+
+
+def plain_descriptor(transport: ITransport | None) -> FileDescriptor | None:
+    """
+    What reads and writes the socket under C{transport}, if the bytes there are
+    the very bytes that are given to C{transport}: not so under TLS.
+    """
+    found = None
+    for layer in _layers(transport):
+        if ISSLTransport.providedBy(layer):
+            return None
+        if isinstance(layer, FileDescriptor):
+            found = layer
+    return found
+
+
+def has_unsent(descriptor: FileDescriptor) -> bool:
+    """Whether anything that was written has not been given to the kernel."""
+    return bool(descriptor.dataBuffer or descriptor._tempDataBuffer)
+
+
+def _layers(transport: ITransport | None) -> Iterator[ITransport]:
+    """C{transport}, what it wraps, and so on down to the socket's."""
     while transport is not None:
-        if isinstance(transport, FileDescriptor):
-            total += len(transport.dataBuffer) - transport.offset
-            total += sum(map(len, transport._tempDataBuffer))
+        yield transport
         transport = getattr(transport, "transport", None) or getattr(
             transport, "wrappedTransport", None
         )
-    return total
 
 
 def peek(sock: socket.socket, count: int) -> bytes:

@@ -23,6 +23,7 @@ class FormSender(Sender):
     def __init__(self, request: Request, wanted: int, head: Head) -> None:
         """@param head: what the form itself says; the file's part says the rest."""
         super().__init__(request, wanted, None)
+        self.wire = None
         self._outer = head
         self._in_file = False
         content_type = request.getHeader(b"content-type") or b""

@@ -34,6 +34,7 @@ class Sender:
 
     def __init__(self, request: Request, wanted: int, head: Head | None) -> None:
         self.request = request
+        self.wire: Request | None = request
         self.wanted = wanted
         self.head = head
         self.address = request.peer_address
@@ -173,7 +174,7 @@ class Receiver:
     transfer: Transfer
 
     def __init__(self, request: Request, query: ReceiveQuery) -> None:
-        self.request = request
+        self.request = self.wire = request
         self.query = query
         self.wanted = query.wanted
         self.address = request.peer_address

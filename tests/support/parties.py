@@ -25,6 +25,8 @@ class FakeSender:
     @ivar failed: why it was told to give up.
     """
 
+    wire = None
+
     def __init__(
         self, wanted: int = 1, head: Head | None = PLAIN, address: str | None = "10.0.0.1"
     ) -> None:
@@ -82,6 +84,8 @@ class FakeReceiver:
     @ivar got: its body so far.
     @ivar receipt: what L{complete} returned.
     """
+
+    wire = None
 
     def __init__(self, wanted: int = 1, address: str | None = "10.0.0.2") -> None:
         self.wanted, self.address = wanted, address
