@@ -132,7 +132,7 @@ class Wire:
     def _chunks(self) -> tuple[bytes, bool]:
         body = b""
         while True:
-            while (match := re.match(rb"([0-9a-f]+)\r\n", self.buffer)) is None:
+            while (match := re.match(rb"([0-9A-Fa-f]+)\r\n", self.buffer)) is None:
                 if not self.more():
                     return body, False
             size = int(match[1], 16)
