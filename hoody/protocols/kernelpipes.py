@@ -126,9 +126,9 @@ class KernelPipes:
 
         @return: none at all, if it cannot be as many.
         """
-        share = min(MOST, self.memory // 4 // count)
-        size = 1 << share.bit_length() - 1 if share else 0
-        if size < LEAST or count > self.pipes:
+        share = min(MOST, max(LEAST, self.memory // 16 // count))
+        size = 1 << share.bit_length() - 1
+        if size * count > self.memory or count > self.pipes:
             return []
         taken: list[KernelPipe] = []
         try:

@@ -19,7 +19,8 @@ from typing import Any, Protocol
 
 from attrs import define, field
 
-_SIZE_LINE = re.compile(rb"(\r\n)?([0-9A-Fa-f]{1,15})\r\n")
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
+_CREDIT = 16  # chunks of no size that a run of large ones pays for
 _PEEKED = 32  # bytes; no size line that we take is longer
 
 
@@ -76,46 +77,61 @@ class ChunkedSpan:
     A chunked body (RFC 9112 section 7.1).
 
     What is moved at once is a chunk's size line and data, with the line end of
-    the chunk before it in front, so that each line end has been seen to be one
-    before it is passed.
+    the chunk before it in front if that is still due: so each line end has been
+    seen to be one before it is passed.
 
-    @ivar least: bytes of a chunk below which the ordinary way is quicker.
+    @ivar least: bytes of a chunk, on the average, below which the ordinary way is
+        quicker. A small one now and then is usual: curl reads what its pipe has.
     """
 
     _decoder: Any
     _socket: socket.socket
     least: int
     _unit: int = field(default=0, init=False)
-    _line_end_owed: bool = field(default=False, init=False)
+    _credit: int = field(default=0, init=False)
+    _in_step: bool = field(default=False, init=False)
 
     def available(self) -> int:
-        if self._unit:
-            return self._unit
         decoder = self._decoder
-        if decoder.state == "BODY":
-            self._unit = decoder.length if decoder.length >= self.least else 0
-        elif not decoder._buffer and (decoder.state == "CHUNK_LENGTH" or self._line_end_owed):
-            self._unit = self._next_chunk()
+        if not self._unit:
+            if decoder.state == "BODY":
+                self._unit = decoder.length if decoder.length >= self.least else 0
+            elif decoder.state == "CHUNK_LENGTH" or self._line_end_due:
+                self._unit = 0 if decoder._buffer else self._look()
         return self._unit
 
-    def _next_chunk(self) -> int:
-        found = _SIZE_LINE.match(self._socket.recv(_PEEKED, socket.MSG_PEEK))
-        if found is None or (found[1] is not None) is not self._line_end_owed:
+    @property
+    def _line_end_due(self) -> bool:
+        """Whether the line end behind a chunk is neither read nor passed."""
+        return self._in_step and self._decoder.state == "CRLF"
+
+    def _look(self) -> int:
+        """Find what comes next."""
+        seen = self._socket.recv(_PEEKED, socket.MSG_PEEK)
+        due = b"\r\n" if self._line_end_due else b""
+        if not seen.startswith(due):
             return 0
-        size = int(found[2], 16)
-        if size < max(self.least, 1):
-            return 0
-        self._decoder.state, self._decoder.length = "BODY", size
-        return found.end() + size
+        line = _SIZE_LINE.match(seen, len(due))
+        size = int(line[1], 16) if line else 0
+        credit = self._credit + size - self.least
+        if line and size and credit >= 0:
+            self._credit = min(credit, _CREDIT * self.least)
+            self._decoder.state, self._decoder.length = "BODY", size
+            return line.end() + size
+        return len(due)
 
     def enter(self) -> bytes:
-        begun, self._line_end_owed = self._line_end_owed, True
-        length = self._decoder.length
+        begun, self._in_step = self._in_step, True
+        length = self._decoder.length if self._decoder.state == "BODY" else 0
         return b"" if begun or self._unit > length else b"%x\r\n" % length
 
     def moved(self, count: int) -> int:
         decoder = self._decoder
         self._unit -= count
+        if decoder.state == "CRLF":
+            if not self._unit:
+                decoder.state = "CHUNK_LENGTH"
+            return 0
         left = min(decoder.length, self._unit)
         body = decoder.length - left
         decoder.length = left
@@ -124,5 +140,5 @@ class ChunkedSpan:
         return int(body)
 
     def leave(self) -> bytes:
-        owed, self._line_end_owed = self._line_end_owed, False
-        return b"\r\n" if owed else b""
+        due, self._in_step = self._line_end_due, False
+        return b"\r\n" if due else b""
