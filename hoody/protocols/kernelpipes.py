@@ -62,11 +62,14 @@ class KernelPipe:
         """
         Take up to C{count} bytes from a socket.
 
-        @return: how many; 0 at the end of the stream.
+        @return: how many.
         @raise OSError: the socket's; L{BlockingIOError} if there are none, or
             no room is left.
+        @raise EOFError: if there will be none any more.
         """
         moved = os.splice(descriptor, self._writer, count, flags=_FLAGS)
+        if not moved:
+            raise EOFError
         self.level += moved
         return moved
 

@@ -28,7 +28,6 @@ from hoody.protocols.spans import Span
 
 LEAST_CHUNK = 16 * 1024
 """Bytes of a chunk below which to read it, with its neighbours, is quicker."""
-_SPANS_A_TURN = 64
 
 
 @define(eq=False)
@@ -228,10 +227,13 @@ class SplicingMover:
             return None  # the reactor knew of the data before it knew of the pause
         if self._source.wire.received >= self._next_at:
             try:
-                if self._has_pipes() and self._span.available():
-                    return self._splice()
+                if self._has_pipes() and self._span.ready():
+                    self._splice()
+                    return None
             except BlockingIOError:
                 return None
+            except EOFError:
+                return CONNECTION_DONE
             except OSError:
                 return CONNECTION_LOST
             self._hand_back()
@@ -250,37 +252,11 @@ class SplicingMover:
                 sink.write(framing)
         self._next_at = self._source.wire.received + self._splicing.threshold
 
-    def _splice(self) -> object:
-        """Move one batch. @return: what C{doRead} is to return."""
-        pipe, span, descriptor = self._pipes[0], self._span, self._source.descriptor.fileno()
-        framing = span.enter()
-        if framing:
-            pipe.put(framing)
-        body = 0
-        error: object = None
-        try:
-            for _ in range(_SPANS_A_TURN):
-                wanted = min(span.available(), pipe.capacity - pipe.level)
-                if not wanted:
-                    break
-                moved = pipe.fill(descriptor, wanted)
-                if not moved:
-                    error = CONNECTION_DONE
-                    break
-                body += span.moved(moved)
-                if moved < wanted:
-                    break
-        except BlockingIOError:
-            pass
-        except OSError:
-            error = CONNECTION_LOST
-        if pipe.level:
-            self._distribute(body)
-        return error
-
-    def _distribute(self, body: int) -> None:
+    def _splice(self) -> None:
+        """Move one batch."""
         sinks = list(self._sinks.values())
         pipe, copies = self._pipes[0], self._pipes[1 : len(sinks)]
+        body = self._span.fill(pipe, self._source.descriptor.fileno())
         for copy in copies:
             pipe.copy_to(copy)
         self.spliced += body

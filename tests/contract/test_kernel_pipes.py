@@ -58,7 +58,8 @@ def test_nothing_there_and_the_end_are_told_apart(
     with pytest.raises(BlockingIOError):
         pipe.fill(ours.fileno(), 10)
     theirs.close()
-    assert pipe.fill(ours.fileno(), 10) == 0
+    with pytest.raises(EOFError):
+        pipe.fill(ours.fileno(), 10)
     pipes.give_back([pipe])
 
 
