@@ -67,7 +67,7 @@ class KernelPipe:
             no room is left.
         @raise EOFError: if there will be none any more.
         """
-        moved = os.splice(descriptor, self._writer, count, flags=_FLAGS)
+        moved = os.splice(descriptor, self._writer, count, None, None, _FLAGS)
         if not moved:
             raise EOFError
         self.level += moved
@@ -92,7 +92,7 @@ class KernelPipe:
 
         @raise OSError: the socket's; L{BlockingIOError} if it takes none.
         """
-        self.level -= os.splice(self._reader, descriptor, self.level, flags=_FLAGS)
+        self.level -= os.splice(self._reader, descriptor, self.level, None, None, _FLAGS)
 
     def read(self) -> bytes:
         """Take out all that is in it."""

@@ -81,14 +81,16 @@ class ChunkedSpan:
 
     What is moved at once, a unit, begins with the line end of the chunk before
     it, if that is still due, and ends with a chunk's data: so each line end has
-    been seen to be one before it is passed.
+    been seen to be one before it is passed. This runs for every few thousand
+    bytes of every large upload; hence its long methods.
 
-    @ivar least: bytes of a chunk, on the average, below which the ordinary way is
-        quicker. A small one now and then is usual: curl reads what its pipe has.
+    @ivar least: bytes of a chunk below which the ordinary way is quicker. A few
+        such between large ones are usual: curl reads what its pipe has.
     @ivar _unit: bytes of the unit that are still to be moved.
-    @ivar _before: how many of them come before the data of its last chunk.
-    @ivar _inner: how many of those are data of smaller chunks.
+    @ivar _body: how many of them are of the body.
+    @ivar _data: how many of them are data of the unit's last chunk, at its end.
     @ivar _after: the decoder's state when the unit has been moved.
+    @ivar _credit: how many more small chunks may come before a large one.
     @ivar _in_step: whether receivers are sent the sender's own framing.
     """
 
@@ -96,8 +98,8 @@ class ChunkedSpan:
     _socket: socket.socket
     least: int
     _unit: int = field(default=0, init=False)
-    _before: int = field(default=0, init=False)
-    _inner: int = field(default=0, init=False)
+    _body: int = field(default=0, init=False)
+    _data: int = field(default=0, init=False)
     _after: str = field(default="CRLF", init=False)
     _credit: int = field(default=0, init=False)
     _in_step: bool = field(default=False, init=False)
@@ -106,24 +108,26 @@ class ChunkedSpan:
         return bool(self._unit or self._look())
 
     def fill(self, pipe: KernelPipe, descriptor: int) -> int:
-        body = 0
         if not self._in_step:
             self._in_step = True
-            if not self._before:
-                pipe.put(b"%x\r\n" % self._unit)
-        for _ in range(_UNITS_A_TURN):
-            try:
-                wanted = min(self._unit or self._look(), pipe.capacity - pipe.level)
+            if self._unit == self._data:
+                pipe.put(b"%x\r\n" % self._data)
+        body = 0
+        try:
+            for _ in range(_UNITS_A_TURN):
+                unit = self._unit or self._look()
+                wanted = min(unit, pipe.capacity - pipe.level)
                 if not wanted:
                     break
                 moved = pipe.fill(descriptor, wanted)
-            except (OSError, EOFError):
-                if pipe.level:
-                    break  # it will show again
-                raise
-            body += self._account(moved)
-            if moved < wanted:
-                break
+                if moved < unit:
+                    return body + self._begin(unit - moved, self._body, self._data)
+                body += self._body
+                self._unit = 0
+                self._decoder.state = self._after
+        except (OSError, EOFError):
+            if not pipe.level:
+                raise  # else it will show again
         return body
 
     def leave(self) -> bytes:
@@ -139,52 +143,39 @@ class ChunkedSpan:
         """Find the next unit."""
         decoder, due = self._decoder, self._line_end_due
         if decoder.state == "BODY":
-            if decoder.length >= self.least:
-                self._begin(decoder.length, 0, 0)
-        elif not decoder._buffer and (due or decoder.state == "CHUNK_LENGTH"):
-            self._look_at(self._socket.recv(_PEEKED, socket.MSG_PEEK), due)
-        return self._unit
-
-    def _look_at(self, seen: bytes, due: bool) -> None:
-        """
-        A unit as long as what is C{seen} tells: chunks that end within it are
-        followed by the next.
-
-        @param due: whether the line end of a chunk has to come first.
-        """
-        end = inner = 0
+            length = decoder.length
+            return self._find(length, length, length) if length >= self.least else 0
+        if decoder._buffer or not (due or decoder.state == "CHUNK_LENGTH"):
+            return 0
+        seen = self._socket.recv(_PEEKED, socket.MSG_PEEK)
+        end = body = 0
         while not due or seen.startswith(b"\r\n", end):
             line = _SIZE_LINE.match(seen, end + 2 if due else end)
             size = int(line[1], 16) if line else 0
-            credit = self._credit + size - self.least
-            if line is None or not size or credit < 0:
-                if due:
-                    self._begin(0, end + 2, inner, "CHUNK_LENGTH")
-                return
-            self._credit = min(credit, _CREDIT * self.least)
-            if line.end() + size > len(seen):
-                self._begin(size, line.end(), inner)
-                return
+            if size >= self.least:
+                self._credit = _CREDIT
+            else:
+                self._credit -= 1
+            if line is None or not size or self._credit < 0:
+                return self._find(end + 2, body, 0, "CHUNK_LENGTH") if due else 0
+            body += size
             end, due = line.end() + size, True
-            inner += size
-        self._begin(0, end, inner)
+            if end > len(seen):
+                return self._find(end, body, size)
+        return self._find(end, body, 0)
 
-    def _begin(self, length: int, before: int, inner: int, after: str = "CRLF") -> None:
-        self._unit, self._before, self._inner, self._after = before + length, before, inner, after
-        if self._unit:
-            self._decoder.state, self._decoder.length = "BODY", length
+    def _find(self, unit: int, body: int, data: int, after: str = "CRLF") -> int:
+        self._unit, self._body, self._data, self._after = unit, body, data, after
+        return unit
 
-    def _account(self, moved: int) -> int:
-        """@return: how many bytes of those C{moved} are of the body."""
-        body = 0
-        self._unit -= moved
-        if self._before:
-            before = min(self._before, moved)
-            self._before -= before
-            moved -= before
-            if not self._before:
-                body = self._inner
-        self._decoder.length -= moved
-        if not self._unit:
-            self._decoder.state = self._after
-        return body + moved
+    def _begin(self, left: int, body: int, data: int) -> int:
+        """
+        Leave a unit half moved.
+
+        @param left: how many bytes of it are still to come.
+        @return: how many bytes of the body were among those moved.
+        """
+        self._unit = left
+        self._data = self._body = min(left, data)
+        self._decoder.state, self._decoder.length = "BODY", self._data
+        return body - self._body

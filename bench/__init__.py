@@ -1,0 +1,1 @@
+"""What hoody is measured by: works, rivals, targets. Not part of the package."""

@@ -1,0 +1,140 @@
+"""
+Measures hoody's pipes beside others that do the like.
+
+All servers run throughout. In each round every server does every work once, one
+soon after the other and in an order of its own; a target is a ratio of two runs
+of one round, and of these the median. So what else the machine does, and how
+warm it is, falls on all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import resource
+import shlex
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from bench import table
+from bench.rivals import Server, missing, serving, versions
+from bench.targets import Run
+from bench.wire import Wrong
+from bench.works import GIB, QUICK, WORKS, Figures, Scale, Work
+from hoody.units import rfc3339, size
+
+# For 1,000 connections; the soft limit is 1,024 as Debian has it.
+_DESCRIPTORS = 4096
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="script/bench pipe",
+        description=__doc__,
+        epilog="works: " + "; ".join(f"{name}: {work.doc}" for name, work in WORKS.items()),
+    )
+    parser.add_argument("--pairs", type=int, default=9, metavar="N", help="rounds (default: 9)")
+    parser.add_argument(
+        "--size", type=size, default=4 * GIB, help="of a large stream (default: 4G)"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=WORKS,
+        metavar="WORK",
+        help="may be given more than once",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
+    parser.add_argument("--quick", action="store_true", help="one small round: does it work?")
+    return parser.parse_args()
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB, 1),
+        "kernel": platform.release(),
+    }
+
+
+def _measure(works: Mapping[str, Work], rounds: int, scale: Scale) -> Iterator[Run]:
+    """Each run as it is done. A first round, a small one, only warms all up."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        names = dict.fromkeys(name for work in works.values() for name in work.servers)
+        servers = {name: stack.enter_context(serving(name, folder)) for name in names}
+        for number in range(rounds + 1):
+            for name, work in works.items():
+                for server in random.sample(work.servers, len(work.servers)):
+                    run = _run(number, name, servers[server], scale if number else QUICK, folder)
+                    if number:
+                        yield run
+
+
+def _run(number: int, work: str, server: Server, scale: Scale, folder: Path) -> Run:
+    figures: Figures = {}
+    error = None
+    try:
+        figures = WORKS[work].measure(server, scale, folder)
+    except (Wrong, OSError) as failed:
+        error = f"{type(failed).__name__}: {failed}"
+    return Run(round=number, work=work, server=server.name, figures=figures, error=error)
+
+
+def _report(runs: Sequence[Run]) -> dict[str, Any]:
+    return {
+        "date": rfc3339(time.time()),
+        "command": shlex.join(["script/bench", "pipe", *sys.argv[1:]]),
+        "machine": _machine(),
+        "versions": versions(),
+        **table.as_json(runs),
+    }
+
+
+def _progress(run: Run) -> None:
+    figures = "  ".join(f"{name} {figure:.4g}" for name, figure in run.figures.items())
+    said = run.error or figures
+    print(f"{run.round:3}  {run.work:8}  {run.server:14}  {said}", file=sys.stderr, flush=True)
+
+
+def main() -> int:
+    """Measure. @return: the exit status: whether every run was one."""
+    given = _arguments()
+    if absent := missing():
+        print(f"{', '.join(absent)}: not here; script/bench pipe installs them", file=sys.stderr)
+        return 2
+    # As Ctrl-C does: what was started ends with us.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _DESCRIPTORS), hard))
+    works = {name: WORKS[name] for name in given.only or WORKS}
+    runs = []
+    for run in _measure(
+        works, 1 if given.quick else given.pairs, QUICK if given.quick else Scale(size=given.size)
+    ):
+        _progress(run)
+        runs.append(run)
+    report = _report(runs)
+    for name in ("date", "command", "machine", "versions"):
+        about = report[name]
+        if isinstance(about, dict):
+            about = ", ".join(f"{key} {value}" for key, value in about.items())
+        print(f"{name}: {about}")
+    print("", table.as_text(runs), sep="\n")
+    if given.json:
+        given.json.write_text(json.dumps(report, indent=1) + "\n")
+    return 1 if report["errors"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
