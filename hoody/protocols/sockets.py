@@ -28,7 +28,7 @@ _MAX_KEEPALIVE = 32767  # seconds; tcp(7), MAX_TCP_KEEPIDLE in the kernel
 _TCP_INFO = struct.Struct("8B24I3Q")  # struct tcp_info of linux/tcp.h, up to bytes_acked
 
 
-def socket_of(transport: ITransport | None) -> socket.socket | None:
+def socket_of(transport: object) -> socket.socket | None:
     """The socket under C{transport}, or C{None} if it has none, or no longer."""
     handle = getattr(transport, "getHandle", None)
     try:

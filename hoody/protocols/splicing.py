@@ -11,6 +11,7 @@ bulk the kernel moves, all else goes the ordinary way, by L{Fanout}.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 from attrs import define, field
@@ -22,6 +23,7 @@ from hoody.interfaces import IMover, IReceiver, ISender
 from hoody.pipes.fanout import Fanout
 from hoody.pipes.pauses import Pause
 from hoody.protocols import sockets
+from hoody.protocols.coalescing import Coalescing
 from hoody.protocols.kernelpipes import KernelPipe, KernelPipes
 from hoody.protocols.request import Request
 from hoody.protocols.spans import Span
@@ -54,7 +56,8 @@ class Splicing:
             return Fanout.between(sender, receivers, ended)
         source, sinks = taps[0], dict(zip(receivers, map(Sink, taps[1:]), strict=True))
         portable = Fanout.between(sender, receivers, lambda: mover.end(ended))
-        mover = SplicingMover(portable, source, span, sinks, self)
+        coalescing = Coalescing(source.socket, source.wire.channel.callLater)
+        mover = SplicingMover(portable, source, span, sinks, self, coalescing)
         return mover
 
 
@@ -67,6 +70,7 @@ class Tap:
 
     wire: Request
     descriptor: FileDescriptor
+    socket: socket.socket
     _name: str = field(default="", init=False)
     _instead: Callable[[], object] | None = field(default=None, init=False)
 
@@ -76,7 +80,8 @@ class Tap:
         if wire is None or wire.clientproto != b"HTTP/1.1":
             return None
         descriptor = sockets.plain_descriptor(wire.channel.transport)
-        return None if descriptor is None else cls(wire, descriptor)
+        sock = sockets.socket_of(descriptor)
+        return cls(wire, descriptor, sock) if descriptor and sock else None
 
     def divert(self, name: str, instead: Callable[[], object]) -> None:
         """Have the reactor call C{instead} of the method C{name}."""
@@ -181,6 +186,7 @@ class SplicingMover:
     _span: Span
     _sinks: dict[IReceiver, Sink]
     _splicing: Splicing
+    _coalescing: Coalescing
     spliced: int = field(default=0, init=False)
     _dropped_at: dict[IReceiver, int] = field(factory=dict, init=False)
     _pipes: list[KernelPipe] = field(factory=list, init=False)
@@ -219,6 +225,7 @@ class SplicingMover:
 
     def _release(self) -> None:
         self._source.restore()
+        self._coalescing.end()
         self._splicing.pipes.give_back(self._pipes)
         self._pipes = []
 
@@ -257,6 +264,7 @@ class SplicingMover:
         sinks = list(self._sinks.values())
         pipe, copies = self._pipes[0], self._pipes[1 : len(sinks)]
         body = self._span.fill(pipe, self._source.descriptor.fileno())
+        self._coalescing.passed(body)
         for copy in copies:
             pipe.copy_to(copy)
         self.spliced += body
