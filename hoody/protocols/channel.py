@@ -15,6 +15,7 @@ L{tests.contract.test_twisted_internals} fails when they change.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -42,6 +43,7 @@ from hoody.errors import (
     WaitedTooLong,
 )
 from hoody.protocols import sockets
+from hoody.protocols.promptness import Promptness
 from hoody.protocols.receipts import Receipt
 from hoody.protocols.spans import ChunkedSpan, CountedSpan, Span
 
@@ -111,6 +113,7 @@ class Channel(HTTPChannel):
     _linger_call: IDelayedCall | None = None
     _descriptor: int | None = None
     _receipt: Receipt | None = None
+    _promptness: Promptness | None = None
 
     # Connection
 
@@ -320,7 +323,7 @@ class Channel(HTTPChannel):
 
     def requestDone(self, request: Request) -> None:
         self._forget_party()
-        self._receipt = None
+        self._receipt = self._promptness = None
         rest = b"".join(self._dataBuffer) + self._buffer
         if self._body_pending or self._lingering or (self._read_closed and not rest):
             self.persistent = False
@@ -351,6 +354,22 @@ class Channel(HTTPChannel):
     def send_continue(self) -> None:
         """Let a client that asked with C{Expect} begin its body."""
         self._send100Continue()
+
+    # Writing
+
+    def write_promptly(self) -> None:
+        """From now on until the request is done, keep nothing that can be sent."""
+        self._promptness = Promptness.of(self.transport)
+        if self._promptness is not None:
+            self._promptness.flush()
+
+    def write(self, data: bytes) -> None:
+        self.writeSequence((data,))
+
+    def writeSequence(self, iovec: Sequence[bytes]) -> None:
+        rest = self._promptness.write(iovec) if self._promptness is not None else iovec
+        if rest:
+            super().writeSequence(rest)
 
     # Holding back
 

@@ -187,8 +187,9 @@ class Request(server.Request):
         self.channel.persistent = False
 
     def send_head(self) -> None:
-        """Let the status and the headers go out."""
+        """Let the status and the headers go out, and all that follows as it is written."""
         self.write(b"")
+        self.channel.write_promptly()
 
     @property
     def gone(self) -> bool:
