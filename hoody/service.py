@@ -53,17 +53,21 @@ class PipeLog:
     """Says in the log how transfers go."""
 
     def started(self, path: str) -> None:
-        _log.debug("pipe {path!r} starts", path=path)
+        """Its end says it all."""
 
     def ended(self, report: Report) -> None:
-        _log.info(
-            "pipe {path!r} {outcome} {bytes} bytes to {receivers} receiver(s) in {seconds} s",
+        outcome = "failed after" if report.error else "moved"
+        seconds = round(report.ended - report.started, 3)
+        logs.say(
+            _log,
+            f"pipe {report.path!r} {outcome} {report.delivered} bytes to {report.receivers}"
+            f" receiver(s) in {seconds} s",
             path=report.path,
-            outcome="failed after" if report.error else "moved",
+            outcome=outcome,
             bytes=report.delivered,
             spliced=report.spliced,
             receivers=report.receivers,
-            seconds=round(report.ended - report.started, 3),
+            seconds=seconds,
             error=report.error,
         )
 

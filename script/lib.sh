@@ -43,6 +43,7 @@ prepare_venv() {
         | sha256sum)
     have=$(cat "$venv/prepared" 2>/dev/null || true)
     case "$have" in "$wanted all" | "$wanted $1") return 0 ;; esac
+    case "$have" in *" all") set -- all ;; esac  # what was there before stays
     say "preparing $venv"
     if [ "${have% *}" != "$wanted" ]; then
         if ! "$python" -c 'import ensurepip' 2>/dev/null; then

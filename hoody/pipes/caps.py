@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
+from functools import lru_cache
 
 from attrs import define, field
 
@@ -32,7 +33,7 @@ class Caps:
             raise TooMany(
                 f"{self.max_waiting} senders and receivers wait already; try again later."
             )
-        address = _counted(party)
+        address = _counted(party.address)
         if address is not None and self._by_address[address] >= self.max_waiting_per_address:
             raise TooMany(
                 f"{self.max_waiting_per_address} senders and receivers from {address} wait"
@@ -47,27 +48,28 @@ class Caps:
     def waits(self, party: IParty) -> None:
         """One more waits."""
         self.waiting += 1
-        address = _counted(party)
+        address = _counted(party.address)
         if address is not None:
             self._by_address[address] += 1
 
     def waits_no_more(self, party: IParty) -> None:
         """It left, or its transfer starts."""
         self.waiting -= 1
-        address = _counted(party)
+        address = _counted(party.address)
         if address is not None:
             self._by_address[address] -= 1
             if not self._by_address[address]:
                 del self._by_address[address]
 
 
-def _counted(party: IParty) -> str | None:
+@lru_cache(1024)
+def _counted(address: str | None) -> str | None:
     """The address that a party counts for; loopback is shared by everybody behind a proxy."""
-    if party.address is None:
+    if address is None:
         return None
     try:
-        address = ipaddress.ip_address(party.address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return None if (mapped or address).is_loopback else party.address
+    mapped = getattr(parsed, "ipv4_mapped", None)
+    return None if (mapped or parsed).is_loopback else address

@@ -36,7 +36,9 @@ class Receipt:
     _target: int | None = field(default=None, init=False)
 
     def wait(self) -> None:
-        """Look again in a moment: soon at first, then ever more seldom."""
+        """Look now, and again: soon at first, then ever more seldom."""
+        if self.look():
+            return
         if self._socket is None:
             sock = sockets.socket_of(self._transport)
             try:
@@ -45,11 +47,7 @@ class Receipt:
                 self._socket = None  # no descriptor left
         pause = _PAUSES[min(self._looks, len(_PAUSES) - 1)]
         self._looks += 1
-        self._call = self._call_later(pause, self._look_again)
-
-    def _look_again(self) -> None:
-        if not self.look():
-            self.wait()
+        self._call = self._call_later(pause, self.wait)
 
     def look(self) -> bool:
         """Whether all has been acknowledged; tells, if so."""
@@ -68,11 +66,11 @@ class Receipt:
         sock = self._socket or sockets.socket_of(self._transport)
         if sock is None:
             return False
-        if self._target is None:
+        if self._target is None or sock.family == socket.AF_UNIX:
+            if not sockets.unacknowledged(sock) + sockets.unsent(self._transport):
+                return True
             self._target = sockets.written(sock) + sockets.unsent(self._transport)
-        if sock.family == socket.AF_UNIX:
-            return not sockets.unacknowledged(sock) + sockets.unsent(self._transport)
-        return sockets.acknowledged(sock) >= self._target
+        return sock.family != socket.AF_UNIX and sockets.acknowledged(sock) >= self._target
 
     def _end(self, error: PeerError | None) -> None:
         if self._call is not None and self._call.active():

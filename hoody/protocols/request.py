@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 from io import BytesIO
+from random import getrandbits
 from typing import TYPE_CHECKING
 from urllib.parse import unquote_to_bytes
-from uuid import uuid4
 
 from twisted.python.failure import Failure
 from twisted.web import server
@@ -128,7 +128,7 @@ class Request(server.Request):
         self.content = BytesIO()
         self.method, self.uri, self.clientproto = command, path, version
         given = self.requestHeaders.getRawHeaders(b"x-request-id", [b""])[0]
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex.encode()
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else b"%032x" % getrandbits(128)
         self.setHeader(b"server", self.site.server_name)
         self.setHeader(b"date", datetimeToString())
         self.setHeader(b"x-request-id", self.request_id)

@@ -91,6 +91,8 @@ class Sender:
             self._finish()
 
     def _finish(self) -> None:
+        if self.request.gone:
+            return
         if not self._answers_at_once:
             self._answer_whole(b"")
         self.request.finish()
