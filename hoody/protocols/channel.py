@@ -94,6 +94,8 @@ class Channel(HTTPChannel):
     One connection.
 
     @ivar site: what made it.
+    @ivar plain: what reads and writes the socket, if the very bytes of requests
+        and answers pass there: not so under TLS.
     @ivar is_too_many: whether it came when no connection was left to give.
     """
 
@@ -104,6 +106,7 @@ class Channel(HTTPChannel):
     site: Site
     requests: list[Request]
 
+    plain: FileDescriptor | None = None
     is_too_many = False
     _held = False
     _body_pending = False
@@ -116,7 +119,6 @@ class Channel(HTTPChannel):
     _next_call: IDelayedCall | None = None
     _linger_call: IDelayedCall | None = None
     _descriptor: int | None = None
-    _stream: FileDescriptor | None = None
     _receipt: Receipt | None = None
     _promptness: Promptness | None = None
 
@@ -124,6 +126,7 @@ class Channel(HTTPChannel):
 
     def connectionMade(self) -> None:
         self.site.connections.add(self)
+        self.plain = sockets.plain_descriptor(self.transport)
         self.is_too_many = self.site.is_full
         sock = sockets.socket_of(self.transport)
         if sock is not None:
@@ -235,9 +238,9 @@ class Channel(HTTPChannel):
         if self._lingering:
             self._discard(data)
             return
-        if self._stream is not None and len(data) == self._stream.bufferSize:
+        if self.plain is not None and len(data) == self.plain.bufferSize:
             # There was more; to read much at once costs less. See hold().
-            self._stream.bufferSize = min(2 * len(data), READ_LIMIT)
+            self.plain.bufferSize = min(2 * len(data), READ_LIMIT)
         super().rawDataReceived(data)
         if self._handlingRequest and self._waitingForTransport:
             # Who does not read is not read from either; Twisted has no limit here.
@@ -367,9 +370,17 @@ class Channel(HTTPChannel):
 
     def write_promptly(self) -> None:
         """From now on until the request is done, keep nothing that can be sent."""
-        self._promptness = Promptness.of(self.transport)
-        if self._promptness is not None:
-            self._promptness.flush()
+        self.flush()
+        if self.plain is not None:
+            self._promptness = Promptness(self.plain)
+
+    def flush(self) -> None:
+        """Send what the transport has kept."""
+        plain = self.plain
+        if plain is None or not plain.connected or plain.disconnecting:
+            return  # the last: its end has to be told to the reactor, when that asks
+        if sockets.has_unsent(plain):
+            plain.doWrite()
 
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """As Twisted's, but one piece: some sixty would be looked at one by one."""
@@ -393,10 +404,13 @@ class Channel(HTTPChannel):
         if self._body_pending and not self._held:
             self._held = True
             self._networkProducer.pauseProducing()
-            if self._stream is not None:
-                self._stream.bufferSize = FileDescriptor.bufferSize
+            self._read_less()
             if self._hangup is not None:
                 self.callLater(0, self._judge_hangup)
+
+    def _read_less(self) -> None:
+        if self.plain is not None:
+            self.plain.bufferSize = FileDescriptor.bufferSize
 
     def release(self) -> None:
         """Read on."""
@@ -436,7 +450,6 @@ class Channel(HTTPChannel):
         peer; it may be silent for as long as it likes.
         """
         self.setTimeout(None)
-        self._stream = sockets.plain_descriptor(self.transport)
         sock = sockets.socket_of(self.transport)
         if sock is not None:
             self._descriptor = sock.fileno()
@@ -445,9 +458,7 @@ class Channel(HTTPChannel):
 
     def _forget_party(self) -> None:
         self._hangup = None
-        if self._stream is not None:
-            self._stream.bufferSize = FileDescriptor.bufferSize
-            self._stream = None
+        self._read_less()
         if self._descriptor is not None:
             self.site.hangups.unwatch(self._descriptor)
             self.site.parties.discard(self)

@@ -10,12 +10,10 @@ will come, and put off its acknowledgement by 40 ms.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Sequence
 
 from attrs import frozen
 from twisted.internet.abstract import FileDescriptor
-from twisted.internet.interfaces import ITransport
 
 from hoody.protocols import sockets
 
@@ -25,14 +23,6 @@ class Promptness:
     """Gives the kernel now what it takes; errors are left to the transport to find."""
 
     _descriptor: FileDescriptor
-    _socket: socket.socket
-
-    @classmethod
-    def of(cls, transport: ITransport) -> Promptness | None:
-        """C{None} where other bytes go over the wire than are written: under TLS."""
-        descriptor = sockets.plain_descriptor(transport)
-        sock = sockets.socket_of(descriptor)
-        return cls(descriptor, sock) if descriptor and sock else None
 
     def write(self, pieces: Sequence[bytes]) -> Sequence[bytes]:
         """
@@ -40,10 +30,11 @@ class Promptness:
 
         @return: the rest, for the transport.
         """
-        if sockets.has_unsent(self._descriptor) or not self._descriptor.connected:
+        sock = sockets.socket_of(self._descriptor)
+        if sock is None or sockets.has_unsent(self._descriptor):
             return pieces
         try:
-            sent = self._socket.sendmsg(pieces)
+            sent = sock.sendmsg(pieces)
         except OSError:
             return pieces
         for place, piece in enumerate(pieces):
@@ -51,8 +42,3 @@ class Promptness:
                 return [piece[sent:], *pieces[place + 1 :]]
             sent -= len(piece)
         return ()
-
-    def flush(self) -> None:
-        """Send what the transport has kept."""
-        if sockets.has_unsent(self._descriptor) and self._descriptor.connected:
-            self._descriptor.doWrite()

@@ -245,6 +245,12 @@ class Request(server.Request):
             self._logged = True
             super().finish()
 
+    def finish_promptly(self) -> None:
+        """Finish, and let what was kept of the answer go out now."""
+        channel = self.channel
+        self.finish()
+        channel.flush()
+
     def _log_access(self) -> None:
         self._logged = True
         self.site.log(self)

@@ -79,7 +79,7 @@ class Tap:
         """C{None} where other bytes pass, or there is more to do than to pass them."""
         if wire is None or wire.clientproto != b"HTTP/1.1":
             return None
-        descriptor = sockets.plain_descriptor(wire.channel.transport)
+        descriptor = wire.channel.plain
         sock = sockets.socket_of(descriptor)
         return cls(wire, descriptor, sock) if descriptor and sock else None
 

@@ -37,11 +37,9 @@ class FormSender(Sender):
             ) from None
 
     def seek(self) -> None:
-        """Read on until the file is found."""
+        """Have the client begin, so that the file is found."""
         if self.head is None:
             self.request.send_continue()
-            assert self._unwanted is not None
-            self._unwanted.release()
 
     def dataReceived(self, data: bytes) -> None:
         try:
@@ -83,7 +81,7 @@ class FormSender(Sender):
             digest=self._outer.digest,
         )
         self._in_file = True
-        self._unwanted = self._pauses.hold()
+        self.hold_back()
         self.transfer.head_known()
 
     def _fail(self, error: CallerError) -> None:

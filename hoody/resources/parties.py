@@ -42,10 +42,15 @@ class Sender:
         self._early: list[bytes] = []
         self._consumer: IConsumer | None = None
         self._pauses = Pauses(Reading(request.channel))
-        self._unwanted: Pause | None = self._pauses.hold()
+        self._unwanted: Pause | None = None
         self._full: Pause | None = None
         self._body_ended = False
         self._finishing = False
+
+    def hold_back(self) -> None:
+        """Leave the body where it is until it is wanted."""
+        if self._consumer is None:
+            self._unwanted = self._pauses.hold()
 
     # ISender
 
@@ -95,7 +100,7 @@ class Sender:
             return
         if not self._answers_at_once:
             self._answer_whole(b"")
-        self.request.finish()
+        self.request.finish_promptly()
 
     def _answer_whole(self, last: bytes) -> None:
         content = b"".join(self._said) + last

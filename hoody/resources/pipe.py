@@ -76,6 +76,7 @@ class PipeFace:
         if not _is_form(request):
             sender = Sender(request, query.wanted, head)
             _join(request, sender, partial(self.rendezvous.send, name, sender))
+            sender.hold_back()
             return sender
         form = FormSender(request, query.wanted, head)
         _join(request, form, partial(self.rendezvous.send, name, form))

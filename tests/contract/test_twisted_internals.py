@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import pytest
+from twisted.internet import posixbase, tcp
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.testing import StringTransport
 from twisted.web import http, server
@@ -96,11 +97,38 @@ def test_a_descriptor_counts_what_it_has_not_sent() -> None:
     assert descriptor._tempDataBuffer == [b"abc"]
 
 
+def test_the_reactor_calls_what_stands_in_for_a_descriptor_s_methods() -> None:
+    """The kernel's mover puts its own there, as an aborted connection does."""
+    assert "selectable.doRead()" in inspect.getsource(posixbase)
+    assert "selectable.doWrite()" in inspect.getsource(posixbase)
+    abort = inspect.getsource(tcp._AbortingMixin.abortConnection)
+    assert "self.doRead = " in abort
+    assert "self.doWrite = " in abort
+    assert "__slots__" not in tcp.Server.__dict__
+
+
+def test_a_descriptor_reads_as_much_at_once_as_it_says() -> None:
+    assert "recv(self.bufferSize)" in inspect.getsource(tcp.Connection.doRead)
+    assert FileDescriptor.bufferSize == 65536
+
+
+def test_a_descriptor_that_is_to_be_closed_says_so_when_it_has_written() -> None:
+    """So it is left to the reactor, which hears it; L{Channel.flush} would not."""
+    source = inspect.getsource(FileDescriptor.doWrite)
+    assert "return self._postLoseConnection()" in source
+
+
+@pytest.mark.parametrize("name", ["writeHeaders", "write", "writeSequence"])
+def test_answers_leave_through_the_channel(name: str) -> None:
+    source = inspect.getsource(http.Request)
+    assert f"self.channel.{name}(" in source
+
+
 def test_private_names_of_twisted_stay_in_protocols() -> None:
     root = Path(hoody.protocols.__file__).parent.parent
     private = re.compile(
         r"\.(_networkProducer|_waitingForTransport|_handlingRequest|_dataBuffer|_transferDecoder"
-        r"|_savedTimeOut|_send100Continue|_tempDataBuffer|_command|_path|_version|_disconnected)\b"
+        r"|_savedTimeOut|doRead|doWrite|bufferSize|_send100Continue|_tempDataBuffer|_command|_path|_version|_disconnected)\b"
     )
     for path in root.rglob("*.py"):
         if path.parent.name != "protocols":

@@ -274,7 +274,8 @@ def test_what_runs_longer_than_drain_is_cut_and_told_so(serve: Serve, name: str)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_second_signal_cuts_at_once(serve: Serve, name: str, number: int) -> None:
-    server = serve()
+    # Whoever is started in the background by a shell inherits that Ctrl-C is ignored.
+    server = serve(prefix=["env", "--default-signal=INT"])
     with Wire(server) as sender, Wire(server) as receiver:
         receiver.get(name)
         sender.put(name, "Transfer-Encoding: chunked")

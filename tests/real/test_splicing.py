@@ -238,6 +238,7 @@ def test_nothing_is_left_when_one_is_killed_in_full_flow(
         deadline = time.monotonic() + 20
         while not server.health()["parts"]["pipes"]["kernel_pipes"]:
             assert time.monotonic() < deadline
+        time.sleep(0.5)
         (sender if who == "sender" else receiver).kill()
         event = moved(server, name)
         assert event["spliced"] > 0

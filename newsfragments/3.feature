@@ -1,0 +1,1 @@
+On Linux the kernel moves the bytes of plain HTTP/1.1 pipes by itself (splice(2), tee(2)), to one receiver or to many, from 256 KiB of a body on; `--splice` says otherwise. Small messages to clients that keep their connections no longer wait for a delayed acknowledgement. `script/bench pipe` measures hoody beside piping-server, HAProxy and a bare sink.
