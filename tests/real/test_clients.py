@@ -268,8 +268,8 @@ def serve_tls(tmp_path: Path) -> Iterator[Server]:
         yield server
 
 
-def test_a_proxy_protocol_listener(tmp_path: Path, name: str) -> None:
-    with Server(tmp_path / "data", listen="haproxy:tcp:0:interface=127.0.0.1") as server:
+def test_a_proxy_protocol_listener(tmp_path: Path, name: str, mover: str) -> None:
+    with Server(tmp_path / "data", mover, listen="haproxy:tcp:0:interface=127.0.0.1") as server:
         with Wire(server) as receiver, Wire(server) as sender:
             for wire in (receiver, sender):
                 wire.send(b"PROXY TCP4 192.0.2.1 192.0.2.2 1111 80\r\n")

@@ -253,10 +253,10 @@ def test_an_upload_to_nowhere_is_refused_before_it_is_sent(server: Server) -> No
 
 
 def test_a_unix_receiver_that_leaves_without_reading_is_no_success(
-    tmp_path: Path, name: str
+    tmp_path: Path, name: str, mover: str
 ) -> None:
     path = tmp_path / "socket"
-    with Server(tmp_path / "data", f"--listen=unix:{path}") as server:
+    with Server(tmp_path / "data", mover, f"--listen=unix:{path}") as server:
         server.wait_for(lambda event: event["message"].startswith(f"listening on {path}"))
         receiver = socket.socket(socket.AF_UNIX)
         receiver.connect(str(path))

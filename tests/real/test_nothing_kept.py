@@ -26,9 +26,9 @@ MIB = 1 << 20
 )
 @pytest.mark.parametrize("framing", ["chunked", "length"])
 def test_memory_stays_flat_and_no_byte_is_found_on_disk(
-    tmp_path: Path, name: str, size: int, framing: str
+    tmp_path: Path, name: str, mover: str, size: int, framing: str
 ) -> None:
-    with Server(tmp_path / "data") as server:
+    with Server(tmp_path / "data", mover) as server:
         _warm_up(server)
         stamp = tmp_path / "stamp"
         stamp.touch()

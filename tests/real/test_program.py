@@ -297,9 +297,9 @@ def test_an_idle_server_stops_at_once(serve: Serve) -> None:
 
 
 def test_kill_9_leaves_receivers_a_broken_body_and_the_next_start_is_well(
-    tmp_path: Path, name: str
+    tmp_path: Path, name: str, mover: str
 ) -> None:
-    with Server(tmp_path) as server, Wire(server) as sender, Wire(server) as receiver:
+    with Server(tmp_path, mover) as server, Wire(server) as sender, Wire(server) as receiver:
         receiver.get(name)
         sender.put(name, "Transfer-Encoding: chunked").chunk(b"hello")
         receiver.read_until(b"hello")

@@ -33,9 +33,9 @@ PATIENCE = TIMEOUT * 2 + 4
 
 
 @pytest.fixture
-def net(tmp_path: Path) -> Iterator[Net]:
+def net(tmp_path: Path, mover: str) -> Iterator[Net]:
     with cable() as made:
-        net = Net(made, tmp_path)
+        net = Net(made, tmp_path, mover)
         try:
             yield net
         finally:
@@ -45,7 +45,7 @@ def net(tmp_path: Path) -> Iterator[Net]:
 class Net:
     """A server on one end; what runs here looks at it from its own side."""
 
-    def __init__(self, made: Cable, tmp_path: Path) -> None:
+    def __init__(self, made: Cable, tmp_path: Path, *options: str) -> None:
         self.cable = made
         self.url = f"http://{made.address}:8080/api/v1/pipe"
         self.started: list[subprocess.Popen[bytes]] = []
@@ -60,6 +60,7 @@ class Net:
             "--pipe-auth=open",
             f"--data-dir={tmp_path / 'data'}",
             f"--peer-timeout={TIMEOUT}",
+            *options,
         )
         deadline = time.monotonic() + 20
         while self.look() is None:
