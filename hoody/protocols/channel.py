@@ -136,6 +136,8 @@ class Channel(HTTPChannel):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.connections.discard(self)
         self._forget_party()
+        if self._descriptor is not None:
+            self.site.hangups.unwatch(self._descriptor)
         # What is finished now is finished for nobody, and nothing is parsed after it.
         self._lingering = True
         self.persistent = False
@@ -451,18 +453,19 @@ class Channel(HTTPChannel):
         """
         self.setTimeout(None)
         sock = sockets.socket_of(self.transport)
-        if sock is not None:
+        if sock is None:
+            return
+        self.site.parties.add(self)
+        if self._descriptor is None:
+            # To the connection's end: the next request may well be of the same kind.
             self._descriptor = sock.fileno()
             self.site.hangups.watch(self._descriptor, self._hung_up)
-            self.site.parties.add(self)
+        elif self._hangup is not None:
+            self.callLater(0, self._judge_hangup)
 
     def _forget_party(self) -> None:
-        self._hangup = None
+        self.site.parties.discard(self)
         self._read_less()
-        if self._descriptor is not None:
-            self.site.hangups.unwatch(self._descriptor)
-            self.site.parties.discard(self)
-            self._descriptor = None
 
     def drop_dead_peer(self) -> None:
         """The peer has not answered the kernel for too long."""
@@ -490,7 +493,9 @@ class Channel(HTTPChannel):
 
     def _judge_hangup(self) -> None:
         """A hang-up was seen; if we do not read, see what it means."""
-        if self._hangup is None or not self.requests or not self._deaf or self._lingering:
+        if self._hangup is None or self not in self.site.parties:
+            return
+        if not self.requests or not self._deaf or self._lingering:
             return
         if self._receipt is not None and self._receipt.look():
             return

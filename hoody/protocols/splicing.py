@@ -21,6 +21,7 @@ from zope.interface import implementer
 
 from hoody.interfaces import IMover, IReceiver, ISender
 from hoody.pipes.fanout import Fanout
+from hoody.pipes.heads import Head
 from hoody.pipes.pauses import Pause
 from hoody.protocols import sockets
 from hoody.protocols.coalescing import Coalescing
@@ -47,11 +48,8 @@ class Splicing:
         self, sender: ISender, receivers: list[IReceiver], ended: Callable[[], None]
     ) -> IMover:
         """A L{hoody.pipes.meeting.MoverFactory}."""
-        ends = [Tap.of(party.wire) for party in (sender, *receivers)]
-        taps = [tap for tap in ends if tap is not None]
-        if len(taps) < len(ends) or (sender.head is not None and sender.head.digest):
-            return Fanout.between(sender, receivers, ended)
-        span = taps[0].wire.channel.span(min(self.threshold, LEAST_CHUNK))
+        taps = self._taps(sender, receivers) if self._may_splice(sender.head) else []
+        span = taps[0].wire.channel.span(min(self.threshold, LEAST_CHUNK)) if taps else None
         if span is None:
             return Fanout.between(sender, receivers, ended)
         source, sinks = taps[0], dict(zip(receivers, map(Sink, taps[1:]), strict=True))
@@ -59,6 +57,18 @@ class Splicing:
         coalescing = Coalescing(source.socket, source.wire.channel.callLater)
         mover = SplicingMover(portable, source, span, sinks, self, coalescing)
         return mover
+
+    def _may_splice(self, head: Head | None) -> bool:
+        """Whether nobody has to see the bytes, and they may be enough."""
+        if head is None or head.digest:
+            return False
+        return head.length is None or head.length > self.threshold
+
+    def _taps(self, sender: ISender, receivers: list[IReceiver]) -> list[Tap]:
+        """One for each party, or none at all."""
+        taps = [Tap.of(party.wire) for party in (sender, *receivers)]
+        found = [tap for tap in taps if tap is not None]
+        return found if len(found) == len(taps) else []
 
 
 @define(eq=False)
@@ -191,10 +201,6 @@ class SplicingMover:
     _dropped_at: dict[IReceiver, int] = field(factory=dict, init=False)
     _pipes: list[KernelPipe] = field(factory=list, init=False)
     _full: Pause | None = field(default=None, init=False)
-    _next_at: int = field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._next_at = self._splicing.threshold
 
     def start(self) -> None:
         self._source.divert("doRead", self._do_read)
@@ -232,7 +238,7 @@ class SplicingMover:
     def _do_read(self) -> object:
         if self._full is not None:
             return None  # the reactor knew of the data before it knew of the pause
-        if self._source.wire.received >= self._next_at:
+        if self._source.wire.received >= self._splicing.threshold:
             try:
                 if self._has_pipes() and self._span.ready():
                     self._splice()
@@ -252,12 +258,11 @@ class SplicingMover:
         return bool(self._pipes)
 
     def _hand_back(self) -> None:
-        """What comes next is no bulk: let it, and some more, go the ordinary way."""
+        """What comes next is no bulk: let it go the ordinary way."""
         framing = self._span.leave()
         if framing:
             for sink in self._sinks.values():
                 sink.write(framing)
-        self._next_at = self._source.wire.received + self._splicing.threshold
 
     def _splice(self) -> None:
         """Move one batch."""

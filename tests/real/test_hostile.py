@@ -268,3 +268,33 @@ def test_a_unix_receiver_that_leaves_without_reading_is_no_success(
             time.sleep(0.3)
             receiver.close()
             assert b"Transfer complete." not in sender.read_all()
+
+
+def test_who_took_part_in_a_pipe_and_half_closes_later_is_answered_like_others(
+    server: Server, name: str
+) -> None:
+    with Wire(server) as receiver, Wire(server) as sender:
+        receiver.get(name)
+        sender.put(name, "Content-Length: 5").send(b"hello")
+        assert receiver.answer().body == b"hello"
+        assert sender.answer().status == 200
+        for wire in (sender, receiver):
+            wire.get("version").half_close()
+            assert wire.answer().status == 200
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_a_peer_that_hangs_up_on_a_kept_connection_is_noticed(
+    server: Server, name: str, before: int
+) -> None:
+    """Its first pipe or its fourth: a waiting receiver that leaves is one no more."""
+    with Wire(server) as receiver, Wire(server) as sender:
+        for number in range(before):
+            receiver.get(f"{name}-{number}")
+            sender.put(f"{name}-{number}", "Content-Length: 5").send(b"hello")
+            assert receiver.answer().body == b"hello"
+            assert sender.answer().status == 200
+        sender.put(name, "Transfer-Encoding: chunked").chunk(b"x" * 1000)
+        server.waiting(1)
+        sender.close()
+        server.waiting(0)
