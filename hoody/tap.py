@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from attrs import Attribute
@@ -59,6 +59,16 @@ class Options(usage.Options):
         """Print hoody's version, and exit."""
         print(f"hoody {__version__}")
         sys.exit(0)
+
+    def parseOptions(self, options: Sequence[str] | None = None) -> None:
+        """
+        Twisted would print all of the help before the sentence that matters, and
+        before 26.10 say with its exit status that all is well.
+        """
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            sys.exit(f"{sys.argv[0]} hoody: {error}; --help lists the options")
 
     def postOptions(self) -> None:
         """Read what was given, and refuse what cannot work, before anything starts."""
