@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import random
+import re
 import resource
 import shlex
 import signal
@@ -40,7 +41,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="script/bench pipe",
         description=__doc__,
-        epilog="works: " + "; ".join(f"{name}: {work.doc}" for name, work in WORKS.items()),
+        epilog="works: "
+        + "; ".join(f"{name}: {work.doc}" for name, work in WORKS.items())
+        + ". The exit status is 1 if a run was none; whether targets are met is for the reader.",
     )
     parser.add_argument("--pairs", type=int, default=9, metavar="N", help="rounds (default: 9)")
     parser.add_argument(
@@ -63,7 +66,16 @@ def _machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB, 1),
         "kernel": platform.release(),
+        "cpu": _cpu_model(),
+        # More than the works themselves make: somebody else was busy, too.
+        "load": os.getloadavg()[1],
     }
+
+
+def _cpu_model() -> str:
+    text = Path("/proc/cpuinfo").read_text()
+    found = re.search(r"model name\s*: (.*)", text)
+    return found[1] if found else platform.machine()
 
 
 def _measure(works: Mapping[str, Work], rounds: int, scale: Scale) -> Iterator[Run]:

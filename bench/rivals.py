@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from attrs import frozen
@@ -57,6 +57,7 @@ class Server:
     One that runs.
 
     @ivar prefix: what a pipe's name is put behind to make it a path.
+    @ivar log: what it says, if it says how its pipes went.
     @ivar sinks: whether what is sent to it needs no receiver: it, or who stands
         behind it, reads the body itself, and answers how many bytes it had.
     """
@@ -65,6 +66,7 @@ class Server:
     pid: int
     port: int
     prefix: str = "/"
+    log: Path | None = None
     sinks: bool = False
 
     def path(self, pipe: str) -> str:
@@ -99,10 +101,11 @@ def _hoody(name: str, mover: Sequence[str], folder: Path) -> Iterator[Server]:
         *(_TWISTD, "-n", "--pidfile=", "hoody"),
         f"--listen=tcp:{port}:interface=127.0.0.1",
         f"--data-dir={folder / f'data{port}'}",
-        *(mover if _chooses_mover() else ()),
+        *mover,
     ]
     with _listening(command, port, folder) as pid:
-        yield Server(name=name, pid=pid, port=port, prefix="/api/v1/pipe/")
+        log = _log(folder, port)
+        yield Server(name=name, pid=pid, port=port, prefix="/api/v1/pipe/", log=log)
 
 
 @contextmanager
@@ -140,10 +143,14 @@ _START: Mapping[str, Callable[[Path], AbstractContextManager[Server]]] = {
 }
 
 
+def _log(folder: Path, port: int) -> Path:
+    return folder / f"{port}.log"
+
+
 @contextmanager
 def _listening(command: Sequence[str], port: int, folder: Path) -> Iterator[int]:
     """The pid of a server, once it listens."""
-    log = folder / f"{port}.log"
+    log = _log(folder, port)
     with log.open("wb") as out, process(command, stdout=out, stderr=out, cwd=folder) as popen:
         deadline = time.monotonic() + 20
         while not _answers(port):
@@ -161,12 +168,6 @@ def _answers(port: int) -> bool:
     return True
 
 
-@cache
-def _chooses_mover() -> bool:
-    """Whether this hoody has more than one mover; without, both are the same program."""
-    return "--splice" in _said(_TWISTD, "hoody", "--help")
-
-
 def versions() -> dict[str, str]:
     """Of everything that takes part."""
     package = json.loads((_MODULES / "piping-server" / "package.json").read_text())
@@ -175,7 +176,6 @@ def versions() -> dict[str, str]:
         "twisted": twisted.__version__,
         "hoody": hoody.__version__,
         "commit": _said("git", "-C", str(_ROOT), "describe", "--always", "--dirty"),
-        "movers": "splice, portable" if _chooses_mover() else "portable only",
         "node": _said("node", "--version").lstrip("v"),
         "piping-server": str(package["version"]),
         "haproxy": _number(_said("haproxy", "-v")),

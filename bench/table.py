@@ -12,7 +12,7 @@ from attrs import frozen
 from bench.targets import TARGETS, Quantity, Run, Target
 from bench.works import WORKS
 
-_MET = {True: "met", False: "MISSED", None: "not measured"}
+_MET = {True: "met", False: "MISSED", None: "not judged"}
 
 
 @frozen(kw_only=True)

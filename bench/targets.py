@@ -11,6 +11,7 @@ from attrs import frozen
 from bench.rivals import HAPROXY, HOODY, PIPING, PORTABLE, SINK
 from bench.works import Figures
 
+_FEWEST = 3
 _HOLDS = {"<=": operator.le, ">=": operator.ge, "=": operator.eq}
 
 
@@ -80,9 +81,11 @@ class Target:
         return [of[number] / against[number] for number in of if number in against]
 
     def met(self, runs: Sequence[Run]) -> bool | None:
-        """Whether; C{None} if it was not measured."""
+        """Whether; C{None} if too few rounds say anything of it."""
         values = self.values(runs)
-        return _HOLDS[self.relation](statistics.median(values), self.bound) if values else None
+        if len(values) < _FEWEST:
+            return None
+        return bool(_HOLDS[self.relation](statistics.median(values), self.bound))
 
 
 def _against(

@@ -57,11 +57,12 @@ class PipeLog:
 
     def ended(self, report: Report) -> None:
         outcome = "failed after" if report.error else "moved"
+        spliced = f" ({report.spliced} spliced)" if report.spliced else ""
         seconds = round(report.ended - report.started, 3)
         logs.say(
             _log,
-            f"pipe {report.path!r} {outcome} {report.delivered} bytes to {report.receivers}"
-            f" receiver(s) in {seconds} s",
+            f"pipe {report.path!r} {outcome} {report.delivered} bytes{spliced} to"
+            f" {report.receivers} receiver(s) in {seconds} s",
             path=report.path,
             outcome=outcome,
             bytes=report.delivered,

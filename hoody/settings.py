@@ -69,7 +69,12 @@ def _storage(text: str) -> str:
 
 
 def _size_or_off(text: str) -> int | None:
-    return None if text == "off" else size(text)
+    if text == "off":
+        return None
+    try:
+        return size(text)
+    except ValueError as error:
+        raise ValueError(f"give off, or {str(error).removeprefix('give ')}") from error
 
 
 def default_data_dir() -> str:

@@ -19,7 +19,7 @@ from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import datetimeToString
 
-from hoody.errors import CallerError, HoodyError
+from hoody.errors import CallerError, HoodyError, PeerError
 from hoody.interfaces import IIntake
 from hoody.protocols import sockets
 
@@ -115,7 +115,8 @@ class Request(server.Request):
 
     def connectionLost(self, reason: Failure) -> None:
         self._disconnected = True
-        self.lose(reason.value or ConnectionError("the connection was lost"))
+        # Whether the kernel or Twisted came upon it first, it is the same to who reads it.
+        self.lose(PeerError("it closed the connection"))
         if self._begun and not self._logged:
             self._log_access()
         super().connectionLost(reason)
