@@ -85,7 +85,7 @@ class ChunkedSpan:
     bytes of every large upload; hence its long methods.
 
     @ivar least: bytes of a chunk below which the ordinary way is quicker. A few
-        such between large ones are usual: curl reads what its pipe has.
+        such are usual between large ones: curl reads what its pipe has.
     @ivar _unit: bytes of the unit that are still to be moved.
     @ivar _body: how many of them are of the body.
     @ivar _data: how many of them are data of the unit's last chunk, at its end.
@@ -101,7 +101,7 @@ class ChunkedSpan:
     _body: int = field(default=0, init=False)
     _data: int = field(default=0, init=False)
     _after: str = field(default="CRLF", init=False)
-    _credit: int = field(default=0, init=False)
+    _credit: int = field(default=_CREDIT, init=False)
     _in_step: bool = field(default=False, init=False)
 
     def ready(self) -> bool:
@@ -141,13 +141,19 @@ class ChunkedSpan:
 
     def _look(self) -> int:
         """Find the next unit."""
-        decoder, due = self._decoder, self._line_end_due
+        decoder = self._decoder
         if decoder.state == "BODY":
-            length = decoder.length
-            return self._find(length, length, length) if length >= self.least else 0
-        if decoder._buffer or not (due or decoder.state == "CHUNK_LENGTH"):
+            return self._find(decoder.length, decoder.length, decoder.length)
+        if decoder._buffer or decoder.state == "TRAILER":
             return 0
         seen = self._socket.recv(_PEEKED, socket.MSG_PEEK)
+        due = self._line_end_due
+        if decoder.state == "CRLF" and not due:
+            # The receivers have had theirs from us.
+            if not seen.startswith(b"\r\n"):
+                return 0
+            seen = seen[len(self._socket.recv(2)) :]
+            decoder.state = "CHUNK_LENGTH"
         end = body = 0
         while not due or seen.startswith(b"\r\n", end):
             line = _SIZE_LINE.match(seen, end + 2 if due else end)

@@ -29,7 +29,7 @@ from hoody.protocols.kernelpipes import KernelPipe, KernelPipes
 from hoody.protocols.request import Request
 from hoody.protocols.spans import Span
 
-LEAST_CHUNK = 16 * 1024
+LEAST_CHUNK = 4 * 1024
 """Bytes of a chunk below which to read it, with its neighbours, is quicker."""
 
 
