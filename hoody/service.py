@@ -89,6 +89,7 @@ class Hoody(Service):
         self._ports: list[IListeningPort] = []
         self._signals = Signals(reactor, self.cut)
         self._kernel_pipes = KernelPipes(kernelpipes.MEMORY, 0)
+        self._splices = False
         self._blocking: BlockingWatch | None = None
         self._last_words = 2.0
         self.rendezvous = Rendezvous(
@@ -114,6 +115,7 @@ class Hoody(Service):
         if lack is not None:
             _log.info("the kernel moves no bytes by itself here: {lack}", lack=lack)
             return Fanout.between
+        self._splices = True
         return Splicing(self._kernel_pipes, threshold).between
 
     def _make_site(self) -> Site:
@@ -184,7 +186,7 @@ class Hoody(Service):
 
     def _share_descriptors(self, limit: int) -> None:
         """Connections get what is left by what is open, kept, and by kernel pipes."""
-        pipes = min(kernelpipes.MEMORY // kernelpipes.LEAST, limit // 16)
+        pipes = min(kernelpipes.MEMORY // kernelpipes.LEAST, limit // 16) if self._splices else 0
         self._kernel_pipes.pipes = pipes
         taken = open_descriptors() + RESERVED_DESCRIPTORS + 2 * pipes
         self.site.max_connections = limit - taken

@@ -568,7 +568,7 @@ class Channel(HTTPChannel):
         @return: fires when the peer's kernel has acknowledged all that was
             written; fails with L{PeerError} if the connection is lost before.
         """
-        self._receipt = Receipt(self.transport, self.callLater)
+        self._receipt = Receipt(self.transport, self.callLater, settled=self.plain is not None)
         self._receipt.wait()
         return self._receipt.deferred
 

@@ -20,7 +20,7 @@ LOW_WATER = 256 * 1024
 BULK = 64 * 1024
 """Bytes at once from which on to wait for more of them."""
 LULL = 0.005
-"""Seconds that less than that may have to wait; a stream that falls silent adds no more."""
+"""Seconds after which to look; less than that may have to wait for two looks."""
 
 
 @define(eq=False)

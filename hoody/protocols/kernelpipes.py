@@ -6,8 +6,10 @@ without ever being ours: splice(2) fills and drains them, tee(2) copies them.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
+import select
 import socket
 
 from attrs import define, field
@@ -55,7 +57,11 @@ class KernelPipe:
         return cls(reader, writer, fcntl.fcntl(writer, fcntl.F_GETPIPE_SZ))
 
     def put(self, data: bytes) -> None:
-        """Put C{data} in from here. A pipe that is empty takes a page at least."""
+        """
+        Put C{data} in from here: some ten bytes, which go whole or not at all.
+
+        @raise BlockingIOError: if no room is left.
+        """
         self.level += os.write(self._writer, data)
 
     def fill(self, descriptor: int, count: int) -> int:
@@ -67,7 +73,17 @@ class KernelPipe:
             no room is left.
         @raise EOFError: if there will be none any more.
         """
-        moved = os.splice(descriptor, self._writer, count, None, None, _FLAGS)
+        room = self.capacity - self.level
+        if room <= 0:
+            raise BlockingIOError
+        try:
+            moved = os.splice(descriptor, self._writer, min(count, room), None, None, _FLAGS)
+        except BlockingIOError:
+            if self.level:
+                raise
+            # Perhaps something "urgent" is next (tcp(7)), which splice never passes; to
+            # read passes it.
+            moved = os.write(self._writer, os.read(descriptor, min(count, select.PIPE_BUF)))
         if not moved:
             raise EOFError
         self.level += moved
@@ -82,8 +98,8 @@ class KernelPipe:
         assert _tee is not None
         copied = _tee(self._reader, other._writer, self.level, _FLAGS)
         if copied != self.level:
-            error = ctypes.get_errno()
-            raise OSError(error, f"tee copied {copied} of {self.level} bytes")
+            # Not its own error, which may be EAGAIN: what was copied cannot be taken back.
+            raise OSError(errno.EIO, f"tee copied {copied} of {self.level} bytes")
         other.level += copied
 
     def drain(self, descriptor: int) -> None:
@@ -129,6 +145,8 @@ class KernelPipes:
 
         @return: none at all, if it cannot be as many.
         """
+        if not count:
+            return []
         share = min(MOST, max(LEAST, self.memory // 16 // count))
         size = 1 << share.bit_length() - 1
         if size * count > self.memory or count > self.pipes:

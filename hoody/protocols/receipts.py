@@ -24,11 +24,14 @@ class Receipt:
     or reset, right after its last byte, and Twisted closes before it tells us.
     It counts bytes, since TLS has a last word that such a client never reads.
 
+    @ivar settled: whether the transport has told the kernel, or itself, of all that
+        was written; TLS gathers small writes until the reactor's next turn.
     @ivar deferred: fires with C{None}, or fails with L{PeerError}.
     """
 
     _transport: ITransport
     _call_later: Callable[..., IDelayedCall]
+    settled: bool
     deferred: Deferred[None] = field(factory=Deferred, init=False)
     _looks: int = field(default=0, init=False)
     _call: IDelayedCall | None = field(default=None, init=False)
@@ -39,6 +42,7 @@ class Receipt:
         """Look now, and again: soon at first, then ever more seldom."""
         if self.look():
             return
+        self.settled = True
         if self._socket is None:
             sock = sockets.socket_of(self._transport)
             try:
@@ -51,7 +55,7 @@ class Receipt:
 
     def look(self) -> bool:
         """Whether all has been acknowledged; tells, if so."""
-        if not self.deferred.called and self._arrived():
+        if self.settled and not self.deferred.called and self._arrived():
             self._end(None)
         return self.deferred.called
 

@@ -66,7 +66,7 @@ class CountedSpan:
 
     def fill(self, pipe: KernelPipe, descriptor: int) -> int:
         left = self._decoder.contentLength - 1
-        moved = pipe.fill(descriptor, min(left, pipe.capacity))
+        moved = pipe.fill(descriptor, left)
         self._decoder.contentLength -= moved
         return moved
 
@@ -77,19 +77,24 @@ class CountedSpan:
 @define
 class ChunkedSpan:
     """
-    A chunked body (RFC 9112 section 7.1).
+    A chunked body (RFC 9112 section 7.1), moved in units: the line end of the
+    chunk before, a size line and, by the kernel, the chunk's data.
 
-    What is moved at once, a unit, begins with the line end of the chunk before
-    it, if that is still due, and ends with a chunk's data: so each line end has
-    been seen to be one before it is passed. This runs for every few thousand
-    bytes of every large upload; hence its long methods.
+    Framing is passed as the bytes that were checked, not as those on the wire:
+    the kernel passes pages by reference, and a sender on this host, or in a
+    container of it, may still write to the pages of a file that it sends. It
+    could make a second answer of its own for the receiver.
+
+    A unit that was begun is never handed back to the decoder: receivers have
+    been promised its data.
 
     @ivar least: bytes of a chunk below which the ordinary way is quicker. A few
         such are usual between large ones: curl reads what its pipe has.
-    @ivar _unit: bytes of the unit that are still to be moved.
-    @ivar _body: how many of them are of the body.
-    @ivar _data: how many of them are data of the unit's last chunk, at its end.
-    @ivar _after: the decoder's state when the unit has been moved.
+    @ivar _framing: what comes before the data of the unit; with small chunks that
+        were in sight as a whole.
+    @ivar _inner: how many bytes of that are of the body.
+    @ivar _data: how many bytes of data are to follow.
+    @ivar _after: the decoder's state behind the unit.
     @ivar _credit: how many more small chunks may come before a large one.
     @ivar _in_step: whether receivers are sent the sender's own framing.
     """
@@ -97,37 +102,40 @@ class ChunkedSpan:
     _decoder: Any
     _socket: socket.socket
     least: int
-    _unit: int = field(default=0, init=False)
-    _body: int = field(default=0, init=False)
+    _framing: bytes = field(default=b"", init=False)
+    _inner: int = field(default=0, init=False)
     _data: int = field(default=0, init=False)
     _after: str = field(default="CRLF", init=False)
     _credit: int = field(default=_CREDIT, init=False)
     _in_step: bool = field(default=False, init=False)
 
     def ready(self) -> bool:
-        return bool(self._unit or self._look())
+        return bool(self._data or self._framing) or self._look()
 
     def fill(self, pipe: KernelPipe, descriptor: int) -> int:
+        body = 0
         if not self._in_step:
             self._in_step = True
-            if self._unit == self._data:
+            if not self._framing:
                 pipe.put(b"%x\r\n" % self._data)
-        body = 0
         try:
             for _ in range(_UNITS_A_TURN):
-                unit = self._unit or self._look()
-                wanted = min(unit, pipe.capacity - pipe.level)
-                if not wanted:
+                if not self.ready():
                     break
-                moved = pipe.fill(descriptor, wanted)
-                if moved < unit:
-                    return body + self._begin(unit - moved, self._body, self._data)
-                body += self._body
-                self._unit = 0
+                if self._framing:
+                    pipe.put(self._framing)
+                    body += self._pass_framing()
+                moved = pipe.fill(descriptor, self._data) if self._data else 0
+                body += moved
+                self._data -= moved
+                if self._data:
+                    break
                 self._decoder.state = self._after
         except (OSError, EOFError):
             if not pipe.level:
                 raise  # else it will show again
+        if self._data:
+            self._decoder.state, self._decoder.length = "BODY", self._data
         return body
 
     def leave(self) -> bytes:
@@ -139,19 +147,27 @@ class ChunkedSpan:
         """Whether the line end behind a chunk is neither read nor passed."""
         return self._in_step and self._decoder.state == "CRLF"
 
-    def _look(self) -> int:
+    def _pass_framing(self) -> int:
+        """Skip what has been passed in its place. @return: how much of it was body."""
+        framing, inner = self._framing, self._inner
+        self._framing, self._inner = b"", 0
+        if len(self._socket.recv(len(framing))) < len(framing):
+            raise ConnectionResetError
+        return inner
+
+    def _look(self) -> bool:
         """Find the next unit."""
         decoder = self._decoder
         if decoder.state == "BODY":
-            return self._find(decoder.length, decoder.length, decoder.length)
+            return self._find(b"", 0, decoder.length)
         if decoder._buffer or decoder.state == "TRAILER":
-            return 0
+            return False
         seen = self._socket.recv(_PEEKED, socket.MSG_PEEK)
         due = self._line_end_due
         if decoder.state == "CRLF" and not due:
             # The receivers have had theirs from us.
             if not seen.startswith(b"\r\n"):
-                return 0
+                return False
             seen = seen[len(self._socket.recv(2)) :]
             decoder.state = "CHUNK_LENGTH"
         end = body = 0
@@ -163,25 +179,13 @@ class ChunkedSpan:
             else:
                 self._credit -= 1
             if line is None or not size or self._credit < 0:
-                return self._find(end + 2, body, 0, "CHUNK_LENGTH") if due else 0
+                return due and self._find(seen[: end + 2], body, 0, "CHUNK_LENGTH")
+            if line.end() + size > len(seen):
+                return self._find(seen[: line.end()], body, size)
             body += size
             end, due = line.end() + size, True
-            if end > len(seen):
-                return self._find(end, body, size)
-        return self._find(end, body, 0)
+        return self._find(seen[:end], body, 0)
 
-    def _find(self, unit: int, body: int, data: int, after: str = "CRLF") -> int:
-        self._unit, self._body, self._data, self._after = unit, body, data, after
-        return unit
-
-    def _begin(self, left: int, body: int, data: int) -> int:
-        """
-        Leave a unit half moved.
-
-        @param left: how many bytes of it are still to come.
-        @return: how many bytes of the body were among those moved.
-        """
-        self._unit = left
-        self._data = self._body = min(left, data)
-        self._decoder.state, self._decoder.length = "BODY", self._data
-        return body - self._body
+    def _find(self, framing: bytes, inner: int, data: int, after: str = "CRLF") -> bool:
+        self._framing, self._inner, self._data, self._after = framing, inner, data, after
+        return bool(framing or data)

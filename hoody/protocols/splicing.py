@@ -143,7 +143,7 @@ class Sink:
             self._tap.descriptor.startWriting()  # an error will show again there
 
     def write(self, data: bytes) -> None:
-        """Write framing."""
+        """Write framing, where what the ordinary way writes next will be behind it."""
         self._tap.descriptor.write(data)
 
     def end(self) -> None:

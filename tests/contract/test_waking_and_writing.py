@@ -70,14 +70,16 @@ def test_the_mark_is_raised_while_much_comes_and_only_then(pair: Pair) -> None:
     assert not clock.getDelayedCalls()
 
 
-def test_bytes_below_the_mark_wait_for_one_lull_at_most(pair: Pair) -> None:
+def test_bytes_below_the_mark_wait_for_two_looks_at_most(pair: Pair) -> None:
     ours, theirs = pair
     clock = Clock()
     coalescing = Coalescing(ours, clock.callLater)
-    coalescing.passed(BULK)
+    coalescing.passed(LOW_WATER)
+    coalescing.passed(LOW_WATER)
     theirs.send(b"the last of it, for now")
-    assert not readable(ours)
-    clock.advance(LULL)
+    for _ in range(2):
+        assert not readable(ours)
+        clock.advance(LULL)
     assert readable(ours)
 
 

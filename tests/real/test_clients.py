@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import http.client
+import os
+import select
 import shutil
+import socket
+import ssl
+import struct
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -279,3 +285,45 @@ def test_a_proxy_protocol_listener(tmp_path: Path, name: str, mover: str) -> Non
             assert sender.answer().text.endswith("[INFO] Transfer complete.\n")
         event = server.wait_for(lambda event: event.get("method") == "PUT")
         assert event["client"] == "192.0.2.1"
+
+
+class Deaf:
+    """A receiver over TLS whose kernel throws away all that comes, from one moment on."""
+
+    def __init__(self, server: Server) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self.socket = context.wrap_socket(socket.create_connection((server.host, server.port), 10))
+
+    def stop_listening(self) -> None:
+        drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+        program = struct.pack("HL", 1, ctypes.addressof(drop_all))
+        self.socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, program)
+
+
+SO_ATTACH_FILTER = 26  # socket(7); Python has no name for it
+
+
+def test_under_tls_too_only_what_was_acknowledged_is_complete(
+    serve_tls: Server, name: str
+) -> None:
+    receiver = Deaf(serve_tls)
+    url = f"https://localhost:{serve_tls.port}/api/v1/pipe/{name}"
+    with receiver.socket:
+        receiver.socket.sendall(f"GET /api/v1/pipe/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        command = ["curl", "-skN", "-T", "-", url]
+        sender = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert sender.stdin
+        assert sender.stdout
+        assert receiver.socket.recv(4) == b"HTTP"
+        receiver.stop_listening()
+        sender.stdin.write(b"hello")
+        sender.stdin.close()
+        told = b""
+        while b"Upload complete." not in told:
+            told += os.read(sender.stdout.fileno(), 1000)
+        assert not select.select([sender.stdout], [], [], 0.5)[0]
+        assert b"Transfer complete." not in told
+    assert b"Transfer complete." not in sender.stdout.read()
+    sender.stdout.close()
+    sender.wait()

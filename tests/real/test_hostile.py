@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import ssl
 import subprocess
@@ -298,3 +299,53 @@ def test_a_peer_that_hangs_up_on_a_kept_connection_is_noticed(
         server.waiting(1)
         sender.close()
         server.waiting(0)
+
+
+@pytest.mark.parametrize("framing", ["chunked", "length"])
+def test_an_urgent_byte_does_not_stop_a_pipe(server: Server, name: str, framing: str) -> None:
+    """splice(2) does not go past one; recv(2) leaves it out (tcp(7))."""
+    data = b"x" * 100_000
+    head = "Transfer-Encoding: chunked" if framing == "chunked" else "Content-Length: 200000"
+    with Wire(server) as receiver, Wire(server) as sender:
+        receiver.get(name)
+        sender.put(name, head).read_until(b"[INFO] Streaming")
+        for last in (False, True):
+            if framing == "chunked":
+                sender.send(b"%x\r\n" % len(data))
+            sender.send(data[:50_000])
+            sender.socket.send(b"!", socket.MSG_OOB)
+            sender.send(data[50_000:] + (b"\r\n" if framing == "chunked" else b""))
+            if last and framing == "chunked":
+                sender.last_chunk()
+        answer = receiver.answer()
+        assert answer.body == data * 2
+        assert answer.whole
+
+
+def test_a_sender_that_changes_its_file_while_it_is_sent_cannot_change_framing(
+    server: Server, name: str, tmp_path: Path
+) -> None:
+    """
+    Over loopback sendfile(2) sends the pages of the file themselves, and the
+    kernel's mover passes them on: what is written to the file later arrives.
+    """
+    chunk = b"%06x\r\n%s\r\n" % (60_000, b"x" * 60_000)
+    path = tmp_path / "file"
+    path.write_bytes(chunk * 100)
+    with Wire(server) as receiver, Wire(server) as sender, path.open("r+b") as file:
+        receiver.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        receiver.get(name)
+        sender.put(name, "Transfer-Encoding: chunked").read_until(b"[INFO] Streaming")
+        receiver.read_until(b"\r\n\r\n")
+        sender.socket.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            sender.socket.sendfile(file)
+        file.seek(0)
+        file.write(b"0\r\n\r\nSMUGGLED" * (len(chunk) * 100 // 13))
+        file.flush()
+        sender.half_close()
+        raw = receiver.buffer + receiver.read_all()
+    while size := re.match(rb"(?:\r\n)?([0-9a-f]+)\r\n", raw):
+        assert int(size[1], 16) > 0
+        raw = raw[size.end() + int(size[1], 16) :]
+    assert len(raw) < 20  # else what stands between two chunks is no size line
