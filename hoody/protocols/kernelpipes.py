@@ -110,11 +110,25 @@ class KernelPipe:
         """
         self.level -= os.splice(self._reader, descriptor, self.level, None, None, _FLAGS)
 
-    def read(self) -> bytes:
-        """Take out all that is in it."""
+    def move_to(self, other: KernelPipe) -> int:
+        """
+        Have in C{other} what is in this one, and no longer here.
+
+        @return: how many bytes of it.
+        @raise BlockingIOError: if that has no room left.
+        """
+        moved = os.splice(self._reader, other._writer, self.level, None, None, _FLAGS)
+        self.level -= moved
+        other.level += moved
+        return moved
+
+    def read(self, most: int | None = None) -> bytes:
+        """Take out C{most} bytes, or all that is in it."""
+        left = self.level if most is None else min(most, self.level)
         parts = []
-        while self.level:
-            parts.append(os.read(self._reader, self.level))
+        while left:
+            parts.append(os.read(self._reader, left))
+            left -= len(parts[-1])
             self.level -= len(parts[-1])
         return b"".join(parts)
 

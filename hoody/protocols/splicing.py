@@ -16,6 +16,7 @@ from collections.abc import Callable
 
 from attrs import define, field
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.main import CONNECTION_DONE, CONNECTION_LOST
 from zope.interface import implementer
 
@@ -201,6 +202,7 @@ class SplicingMover:
     _dropped_at: dict[IReceiver, int] = field(factory=dict, init=False)
     _pipes: list[KernelPipe] = field(factory=list, init=False)
     _full: Pause | None = field(default=None, init=False)
+    _again: IDelayedCall | None = field(default=None, init=False)
 
     def start(self) -> None:
         self._source.divert("doRead", self._do_read)
@@ -232,6 +234,9 @@ class SplicingMover:
     def _release(self) -> None:
         self._source.restore()
         self._coalescing.end()
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         self._splicing.pipes.give_back(self._pipes)
         self._pipes = []
 
@@ -254,7 +259,7 @@ class SplicingMover:
 
     def _has_pipes(self) -> bool:
         if not self._pipes:
-            self._pipes = self._splicing.pipes.take(len(self._sinks))
+            self._pipes = self._splicing.pipes.take(len(self._sinks) + 1)
         return bool(self._pipes)
 
     def _hand_back(self) -> None:
@@ -267,8 +272,8 @@ class SplicingMover:
     def _splice(self) -> None:
         """Move one batch."""
         sinks = list(self._sinks.values())
-        pipe, copies = self._pipes[0], self._pipes[1 : len(sinks)]
-        body = self._span.fill(pipe, self._source.descriptor.fileno())
+        staging, pipe, *copies = self._pipes[: len(sinks) + 1]
+        body = self._span.fill(pipe, self._source.descriptor.fileno(), staging)
         self._coalescing.passed(body)
         for copy in copies:
             pipe.copy_to(copy)
@@ -278,9 +283,20 @@ class SplicingMover:
             sink.offer(filled, body)
         if any(sink.owes for sink in sinks):
             self._full = self._portable.hold()
+        self._go_on()
 
     def _read_on(self) -> None:
         """Somebody has sent the batch, or left; if it was the last, come to the next."""
         if self._full is not None and not any(sink.owes for sink in self._sinks.values()):
             full, self._full = self._full, None
             full.release()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """What has been read from the socket, but had no room, the reactor does not tell of."""
+        if self._full is None and self._pipes and self._pipes[0].level and self._again is None:
+            self._again = self._source.wire.channel.callLater(0, self._read_again)
+
+    def _read_again(self) -> None:
+        self._again = None
+        self._do_read()

@@ -32,7 +32,7 @@ class Peer:
 
     def __init__(self, make: Callable[[Peer, socket.socket], tuple[Decoder, Span]]) -> None:
         self.theirs, self.ours = socket.socketpair()
-        self.pipe = KernelPipe.open(4096)
+        self.pipe, self.staging = KernelPipe.open(4096), KernelPipe.open(4096)
         self.ours.setblocking(False)
         self.raw = b""
         self.moved = self.counted = 0
@@ -52,7 +52,7 @@ class Peer:
             try:
                 if self.span.ready():
                     self.pipe.capacity = most
-                    self.counted += self.span.fill(self.pipe, self.ours.fileno())
+                    self.counted += self.span.fill(self.pipe, self.ours.fileno(), self.staging)
                     self.moved += self.pipe.level
                     self.raw += self.pipe.read()
                     continue
@@ -90,6 +90,7 @@ def peer(make: Callable[[Peer, socket.socket], tuple[Decoder, Span]]) -> Iterato
         made.theirs.close()
         made.ours.close()
         made.pipe.close()
+        made.staging.close()
 
 
 def decode(raw: bytes) -> bytes:
