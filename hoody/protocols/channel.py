@@ -15,7 +15,7 @@ L{tests.contract.test_twisted_internals} fails when they change.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -96,6 +96,7 @@ class Channel(HTTPChannel):
     @ivar site: what made it.
     @ivar plain: what reads and writes the socket, if the very bytes of requests
         and answers pass there: not so under TLS.
+    @ivar read_ahead: says what has been read of the body, and not been parsed yet.
     @ivar is_too_many: whether it came when no connection was left to give.
     """
 
@@ -107,6 +108,7 @@ class Channel(HTTPChannel):
     requests: list[Request]
 
     plain: FileDescriptor | None = None
+    read_ahead: Callable[[], bytes] = bytes
     is_too_many = False
     _held = False
     _body_pending = False
@@ -437,12 +439,16 @@ class Channel(HTTPChannel):
 
         @param least_chunk: see L{ChunkedSpan.least}.
         """
-        decoder, sock = self._transferDecoder, sockets.socket_of(self.transport)
-        if not self._body_pending or sock is None:
+        decoder = self._transferDecoder
+        if not self._body_pending or decoder is None:
             return None
         if isinstance(decoder, _IdentityTransferDecoder):
             return CountedSpan(decoder)
-        return ChunkedSpan(decoder, sock, least_chunk)
+        return ChunkedSpan(decoder, least_chunk)
+
+    def parse_rest(self) -> None:
+        """Have the decoder go on with what has been put into its buffer."""
+        self.rawDataReceived(b"")
 
     # Peers that leave
 
@@ -525,7 +531,7 @@ class Channel(HTTPChannel):
         missing = getattr(decoder, "contentLength", None)
         if missing is not None:
             return bool(waiting >= missing)
-        rest = bytes(decoder._buffer) + sockets.peek(sock, waiting)
+        rest = bytes(decoder._buffer) + self.read_ahead() + sockets.peek(sock, waiting)
         return ends_chunked(rest[-HEAD_LIMIT:], in_trailers=decoder.state == "TRAILER")
 
     def _drop(self, error: PeerError) -> None:

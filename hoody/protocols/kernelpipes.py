@@ -110,14 +110,29 @@ class KernelPipe:
         """
         self.level -= os.splice(self._reader, descriptor, self.level, None, None, _FLAGS)
 
-    def move_to(self, other: KernelPipe) -> int:
+    def peek(self) -> bytes:
         """
-        Have in C{other} what is in this one, and no longer here.
+        All that is in it, which stays.
+
+        @raise OSError: if no descriptor is left.
+        """
+        copy = KernelPipe.open(self.capacity)
+        try:
+            if self.level:
+                self.copy_to(copy)
+            return copy.read()
+        finally:
+            copy.close()
+
+    def move_to(self, other: KernelPipe, most: int) -> int:
+        """
+        Have in C{other} up to C{most} bytes of what is in this one, and no longer here.
 
         @return: how many bytes of it.
         @raise BlockingIOError: if that has no room left.
         """
-        moved = os.splice(self._reader, other._writer, self.level, None, None, _FLAGS)
+        count = min(most, self.level)
+        moved = os.splice(self._reader, other._writer, count, None, None, _FLAGS)
         self.level -= moved
         other.level += moved
         return moved

@@ -14,7 +14,6 @@ fails when they change.
 from __future__ import annotations
 
 import re
-import socket
 from typing import Any, Protocol
 
 from attrs import define, field
@@ -22,31 +21,40 @@ from attrs import define, field
 from hoody.protocols.kernelpipes import KernelPipe
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
-_LONGEST_LINE = 17  # bytes, of those that we take
-_PEEKED = 64  # bytes
+_WINDOW = 64  # bytes; room for a size line, and a small chunk or two
 _CREDIT = 16  # chunks of no size that a run of large ones pays for
-_UNITS_A_TURN = 64
+_STEPS_A_TURN = 128
 
 
 class Span(Protocol):
-    """A body on the wire."""
+    """
+    A body on the wire.
+
+    @ivar staged: whether some of what was read from the socket is still here, or
+        was put into the decoder's buffer: nothing in the socket tells of it.
+    """
+
+    @property
+    def staged(self) -> bool: ...
 
     def ready(self) -> bool:
-        """
-        Whether what is next may go past the decoder.
-
-        @raise BlockingIOError: if that cannot be said before more has come.
-        @raise OSError: the socket's.
-        """
+        """Whether what is next may be moved past the decoder."""
 
     def fill(self, pipe: KernelPipe, descriptor: int, staging: KernelPipe) -> int:
         """
         If L{ready}, have the kernel move what has come into C{pipe}, and such
         framing as its receivers need; as much as has room.
 
-        @param staging: where what came may stay until C{pipe} has room.
+        @param staging: where what came stays until it has been looked at, and
+            C{pipe} has room.
         @return: how many bytes of that are of the body itself.
+        @raise BlockingIOError: if nothing has come.
+        @raise EOFError: if nothing will.
+        @raise OSError: the socket's.
         """
+
+    def tail(self, staging: KernelPipe) -> bytes:
+        """What was read from the socket and is still here; it stays."""
 
     def leave(self) -> bytes:
         """
@@ -60,6 +68,7 @@ class Span(Protocol):
 class CountedSpan:
     """A body with a Content-Length. Its last byte is the decoder's, who has to end it."""
 
+    staged = False
     _decoder: Any
 
     def ready(self) -> bool:
@@ -71,6 +80,9 @@ class CountedSpan:
         self._decoder.contentLength -= moved
         return moved
 
+    def tail(self, staging: KernelPipe) -> bytes:
+        return b""
+
     def leave(self) -> bytes:
         return b""
 
@@ -78,124 +90,141 @@ class CountedSpan:
 @define
 class ChunkedSpan:
     """
-    A chunked body (RFC 9112 section 7.1), moved in units: the line end of the
-    chunk before, a size line and, by the kernel, the chunk's data.
+    A chunked body (RFC 9112 section 7.1).
 
-    Framing is passed as the bytes that were checked, not as those on the wire:
-    the kernel passes pages by reference, and a sender on this host, or in a
-    container of it, may still write to the pages of a file that it sends. It
-    could make a second answer of its own for the receiver. So a unit comes into
-    another pipe first, where its framing is taken off: to take it off the socket
-    would be one more turn through TCP for each chunk, which costs half as much
-    again as all the rest.
+    What comes is moved into a pipe of its own, and from there a chunk's data into
+    that of the receivers. A size line, with the line end of the chunk before, is
+    read out in between, checked, and put before the data: so framing is passed as
+    the bytes that were checked. The kernel passes pages by reference, and a sender
+    on this host, or in a container of it, may still write to the pages of a file
+    that it sends; it could make a second answer of its own for the receiver.
 
-    A unit that was begun is never handed back to the decoder: receivers have
-    been promised its data.
+    What is not plain to see goes to the decoder, with all that has come behind it.
 
     @ivar least: bytes of a chunk below which the ordinary way is quicker. A few
         such are usual between large ones: curl reads what its pipe has.
-    @ivar _framing: what comes before the data of the unit; with small chunks that
-        were in sight as a whole.
-    @ivar _inner: how many bytes of that are of the body.
-    @ivar _skip: how many bytes of framing that has been passed are yet to come.
-    @ivar _data: how many bytes of data are to follow.
-    @ivar _after: the decoder's state behind the unit.
+    @ivar _seen: what was read out of the staging pipe, and has not been passed.
+    @ivar _data: how many bytes of the chunk's data are yet to be moved.
+    @ivar _due: whether a line end has to come behind that.
+    @ivar _had: whether the receivers have had that line end already.
     @ivar _credit: how many more small chunks may come before a large one.
     @ivar _in_step: whether receivers are sent the sender's own framing.
+    @ivar _stopped: whether the decoder has to go on, with what is in its buffer.
     """
 
     _decoder: Any
-    _socket: socket.socket
     least: int
-    _framing: bytes = field(default=b"", init=False)
-    _inner: int = field(default=0, init=False)
-    _skip: int = field(default=0, init=False)
+    staged: bool = field(default=False, init=False)
+    _seen: bytes = field(default=b"", init=False)
     _data: int = field(default=0, init=False)
-    _after: str = field(default="CRLF", init=False)
+    _due: bool = field(default=False, init=False)
+    _had: bool = field(default=False, init=False)
     _credit: int = field(default=_CREDIT, init=False)
     _in_step: bool = field(default=False, init=False)
+    _stopped: bool = field(default=False, init=False)
 
     def ready(self) -> bool:
-        return bool(self._data or self._framing or self._skip) or self._look()
-
-    def fill(self, pipe: KernelPipe, descriptor: int, staging: KernelPipe) -> int:
-        body = 0
-        if not self._in_step:
-            self._in_step = True
-            if not self._framing:
-                pipe.put(b"%x\r\n" % self._data)
-        try:
-            for _ in range(_UNITS_A_TURN):
-                if not self.ready():
-                    break
-                if self._framing:
-                    pipe.put(self._framing)
-                    body += self._inner
-                    self._skip, self._framing, self._inner = len(self._framing), b"", 0
-                body += self._move(pipe, descriptor, staging)
-                if self._data:
-                    break
-                self._decoder.state = self._after
-        except (OSError, EOFError):
-            if not pipe.level:
-                raise  # else it will show again
-        if self._data:
-            self._decoder.state, self._decoder.length = "BODY", self._data
-        return body
-
-    def _move(self, pipe: KernelPipe, descriptor: int, staging: KernelPipe) -> int:
-        """Move what there is of a unit behind its framing. @return: how many bytes."""
-        if not (staging.level or self._skip):
-            moved = pipe.fill(descriptor, self._data)
-        else:
-            if not staging.level:
-                room = max(pipe.capacity - pipe.level, 1)
-                staging.fill(descriptor, self._skip + min(self._data, room))
-            self._skip -= len(staging.read(self._skip))
-            moved = staging.move_to(pipe) if staging.level else 0
-        self._data -= moved
-        return moved
-
-    def leave(self) -> bytes:
-        due, self._in_step = self._line_end_due, False
-        return b"\r\n" if due else b""
-
-    @property
-    def _line_end_due(self) -> bool:
-        """Whether the line end behind a chunk is neither read nor passed."""
-        return self._in_step and self._decoder.state == "CRLF"
-
-    def _look(self) -> bool:
-        """Find the next unit."""
+        if self._in_step:
+            return not self._stopped
         decoder = self._decoder
         if decoder.state == "BODY":
-            return self._find(b"", 0, decoder.length)
-        if decoder._buffer or decoder.state == "TRAILER":
+            if decoder.length >= self.least:
+                self._credit = _CREDIT
+        elif decoder.state == "TRAILER" or decoder._buffer:
             return False
-        seen = self._socket.recv(_PEEKED, socket.MSG_PEEK)
-        due = self._line_end_due
-        if decoder.state == "CRLF" and not due:
-            # The receivers have had theirs from us.
-            if not seen.startswith(b"\r\n"):
-                return False
-            seen = seen[len(self._socket.recv(2)) :]
-            decoder.state = "CHUNK_LENGTH"
+        return self._credit >= 0
+
+    def fill(self, pipe: KernelPipe, descriptor: int, staging: KernelPipe) -> int:
+        if not (staging.level or self._seen):
+            staging.fill(descriptor, staging.capacity)
+        body = 0
+        try:
+            if not self._in_step:
+                self._enter(pipe)
+            for _ in range(_STEPS_A_TURN):
+                if self._data and staging.level:
+                    moved = staging.move_to(pipe, self._data)
+                    self._data -= moved
+                    body += moved
+                elif (self._seen or staging.level) and not self._stopped:
+                    body += self._pass_framing(pipe, staging)
+                else:
+                    break
+        except BlockingIOError:
+            pass  # the receivers' pipe is full
+        self._tell_decoder()
+        self.staged = bool(staging.level or self._seen or self._stopped)
+        return body
+
+    def tail(self, staging: KernelPipe) -> bytes:
+        return self._seen + staging.peek()
+
+    def leave(self) -> bytes:
+        owed = self._in_step and self._due and not self._had
+        self._in_step = self._stopped = self.staged = False
+        return b"\r\n" if owed else b""
+
+    def _enter(self, pipe: KernelPipe) -> None:
+        """Go on where the decoder is."""
+        decoder = self._decoder
+        self._in_step = True
+        self._data = decoder.length if decoder.state == "BODY" else 0
+        # The receivers have had that line end from us.
+        self._due = self._had = decoder.state == "CRLF"
+        if self._data:
+            pipe.put(b"%x\r\n" % self._data)
+            self._due = True
+
+    def _pass_framing(self, pipe: KernelPipe, staging: KernelPipe) -> int:
+        """
+        Pass what stands between the data of two large chunks, with small chunks
+        and the first bytes of the second where they are read with it.
+
+        @return: how many bytes of that are of the body.
+        """
+        seen = self._seen or staging.read(_WINDOW)
+        end, body, data, due, plain = self._check(seen)
+        if end > 2 * self._had:
+            try:
+                pipe.put(seen[2 * self._had : end])
+            except BlockingIOError:
+                self._seen = seen
+                raise
+        self._data, self._due, self._seen = data, due, b""
+        if end:
+            self._had = False
+        rest = seen[end:]
+        if not plain and end and staging.level:
+            self._seen = rest + staging.read(_WINDOW)  # more may be plain in one piece
+        elif not plain and (rest or staging.level):
+            self._stopped = True
+            self._decoder._buffer += rest + staging.read()
+        return body
+
+    def _check(self, seen: bytes) -> tuple[int, int, int, bool, bool]:
+        """
+        @return: how much of C{seen} may be passed, how many bytes of that are of the
+            body, how many are to follow of the last chunk's data, whether a line
+            end is due then, and whether all of it was plain to see.
+        """
         end = body = 0
+        due = self._due
         while not due or seen.startswith(b"\r\n", end):
             line = _SIZE_LINE.match(seen, end + 2 if due else end)
             size = int(line[1], 16) if line else 0
-            if size >= self.least:
-                self._credit = _CREDIT
-            else:
-                self._credit -= 1
+            if line is not None:
+                self._credit = _CREDIT if size >= self.least else self._credit - 1
             if line is None or not size or self._credit < 0:
-                return due and self._find(seen[: end + 2], body, 0, "CHUNK_LENGTH")
-            if line.end() + size > len(seen):
-                return self._find(seen[: line.end()], body, size)
-            body += size
-            end, due = line.end() + size, True
-        return self._find(seen[:end], body, 0)
+                return (end + 2 if due else end), body, 0, False, False
+            left = line.end() + size - len(seen)
+            if left >= 0:
+                return len(seen), body + size - left, left, True, True
+            end, body, due = line.end() + size, body + size, True
+        return end, body, 0, True, False
 
-    def _find(self, framing: bytes, inner: int, data: int, after: str = "CRLF") -> bool:
-        self._framing, self._inner, self._data, self._after = framing, inner, data, after
-        return bool(framing or data)
+    def _tell_decoder(self) -> None:
+        decoder = self._decoder
+        if self._data:
+            decoder.state, decoder.length = "BODY", self._data
+        else:
+            decoder.state = "CRLF" if self._due else "CHUNK_LENGTH"

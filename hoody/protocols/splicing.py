@@ -206,6 +206,7 @@ class SplicingMover:
 
     def start(self) -> None:
         self._source.divert("doRead", self._do_read)
+        self._source.wire.channel.read_ahead = self._read_ahead
         for sink in self._sinks.values():
             sink.begin(self._read_on)
         self._portable.start()
@@ -233,6 +234,7 @@ class SplicingMover:
 
     def _release(self) -> None:
         self._source.restore()
+        self._source.wire.channel.read_ahead = bytes
         self._coalescing.end()
         if self._again is not None:
             self._again.cancel()
@@ -254,8 +256,15 @@ class SplicingMover:
                 return CONNECTION_DONE
             except OSError:
                 return CONNECTION_LOST
+            staged = self._span.staged
             self._hand_back()
+            if staged:
+                self._source.wire.channel.parse_rest()
+                return None
         return self._source.ordinary()
+
+    def _read_ahead(self) -> bytes:
+        return self._span.tail(self._pipes[0]) if self._pipes else b""
 
     def _has_pipes(self) -> bool:
         if not self._pipes:
@@ -294,7 +303,7 @@ class SplicingMover:
 
     def _go_on(self) -> None:
         """What has been read from the socket, but had no room, the reactor does not tell of."""
-        if self._full is None and self._pipes and self._pipes[0].level and self._again is None:
+        if self._full is None and self._span.staged and self._again is None:
             self._again = self._source.wire.channel.callLater(0, self._read_again)
 
     def _read_again(self) -> None:
