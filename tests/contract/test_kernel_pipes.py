@@ -50,6 +50,31 @@ def test_bytes_go_in_and_out_in_order_and_are_counted(
     pipes.give_back(taken)
 
 
+def test_some_can_be_read_and_the_rest_moved_and_looked_at(pipes: KernelPipes) -> None:
+    first, second = pipes.take(2)
+    first.put(b"framing and data")
+    assert first.read(7) == b"framing"
+    assert first.move_to(second, 5) == 5
+    assert first.peek() == b"data"
+    assert first.read() == b"data"
+    assert second.peek() == second.read() == b" and "
+    assert first.peek() == b""
+    pipes.give_back([first, second])
+
+
+def test_a_full_pipe_takes_no_more_and_nothing_is_lost(pipes: KernelPipes) -> None:
+    first, second = pipes.take(2)
+    while second.level < second.capacity:
+        second.put(b"x" * 4096)
+    first.put(b"data")
+    with pytest.raises(BlockingIOError):
+        second.put(b"x")
+    with pytest.raises(BlockingIOError):
+        first.move_to(second, 4)
+    assert first.read() == b"data"
+    pipes.give_back([first, second])
+
+
 def test_nothing_there_and_the_end_are_told_apart(
     pipes: KernelPipes, sockets: tuple[socket.socket, socket.socket]
 ) -> None:

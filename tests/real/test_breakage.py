@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -276,3 +277,26 @@ def test_a_receiver_that_never_reads_beside_one_that_does(server: Server, name: 
         sender.read_all()
         reader.socket.shutdown(2)
         reading.join()
+
+
+@pytest.mark.parametrize("megabytes", [0.5, 2, 2.5, 2.75, 3, 3.25, 3.5, 4, 6])
+def test_a_sender_that_has_sent_all_and_hangs_up_needs_not_wait_for_a_slow_receiver(
+    server: Server, name: str, megabytes: float
+) -> None:
+    """Wherever the last bytes are by then: in its kernel, in ours, or in a pipe of ours."""
+    chunk = b"7530\r\n" + b"x" * 30_000 + b"\r\n"
+    chunks = int(megabytes * 1e6) // 30_000
+    with Wire(server, timeout=30) as receiver, Wire(server, timeout=30) as sender:
+        receiver.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
+        receiver.get(name)
+        sender.put(name, "Transfer-Encoding: chunked").read_until(b"[INFO] Streaming")
+        sent = threading.Thread(
+            target=lambda: sender.send(chunk * chunks).last_chunk().half_close()
+        )
+        sent.start()
+        time.sleep(0.3)
+        answer = receiver.answer()
+        sent.join()
+        assert len(answer.body) == chunks * 30_000
+        assert answer.whole
+        assert b"Transfer complete." in sender.read_until(b"0\r\n\r\n")
