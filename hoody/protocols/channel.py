@@ -59,6 +59,8 @@ MAX_CHUNK = 2**63 - 1
 """Bytes of one chunk; whoever says more means to overflow somebody's integer."""
 READ_LIMIT = 256 * 1024
 """Bytes that are read at once of a stream that comes quickly."""
+LARGE_CHUNK = 4 * 1024
+"""Bytes of a chunk from which on what it takes is a matter of bytes, not of chunks."""
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 1024 * 1024
 """
@@ -246,6 +248,8 @@ class Channel(HTTPChannel):
             # There was more; to read much at once costs less. See hold().
             self.plain.bufferSize = min(2 * len(data), READ_LIMIT)
         super().rawDataReceived(data)
+        if getattr(self._transferDecoder, "length", LARGE_CHUNK) < LARGE_CHUNK:
+            self._read_less()  # each chunk takes its time, and others wait
         if self._handlingRequest and self._waitingForTransport:
             # Who does not read is not read from either; Twisted has no limit here.
             self._networkProducer.pauseProducing()
@@ -446,9 +450,10 @@ class Channel(HTTPChannel):
             return CountedSpan(decoder)
         return ChunkedSpan(decoder, least_chunk)
 
-    def parse_rest(self) -> None:
-        """Have the decoder go on with what has been put into its buffer."""
-        self.rawDataReceived(b"")
+    def came_behind(self, data: bytes) -> None:
+        """Keep what was read behind the end of a body for the next request."""
+        if data:
+            self._dataBuffer.append(data)
 
     # Peers that leave
 

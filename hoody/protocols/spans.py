@@ -24,14 +24,15 @@ _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _WINDOW = 64  # bytes; room for a size line, and a small chunk or two
 _CREDIT = 16  # chunks of no size that a run of large ones pays for
 _STEPS_A_TURN = 128
+_TAKEN = 64 * 1024  # bytes
 
 
 class Span(Protocol):
     """
     A body on the wire.
 
-    @ivar staged: whether some of what was read from the socket is still here, or
-        was put into the decoder's buffer: nothing in the socket tells of it.
+    @ivar staged: whether some of what was read from the socket is still here:
+        nothing in the socket tells of it.
     """
 
     @property
@@ -53,8 +54,11 @@ class Span(Protocol):
         @raise OSError: the socket's.
         """
 
+    def take(self, staging: KernelPipe) -> bytes:
+        """What is L{staged}, for the decoder; no more at once than it is used to."""
+
     def tail(self, staging: KernelPipe) -> bytes:
-        """What was read from the socket and is still here; it stays."""
+        """All that is L{staged}; it stays."""
 
     def leave(self) -> bytes:
         """
@@ -80,6 +84,9 @@ class CountedSpan:
         self._decoder.contentLength -= moved
         return moved
 
+    def take(self, staging: KernelPipe) -> bytes:
+        return b""
+
     def tail(self, staging: KernelPipe) -> bytes:
         return b""
 
@@ -99,7 +106,7 @@ class ChunkedSpan:
     on this host, or in a container of it, may still write to the pages of a file
     that it sends; it could make a second answer of its own for the receiver.
 
-    What is not plain to see goes to the decoder, with all that has come behind it.
+    What is not plain to see is taken out for the decoder, with what comes behind it.
 
     @ivar least: bytes of a chunk below which the ordinary way is quicker. A few
         such are usual between large ones: curl reads what its pipe has.
@@ -109,7 +116,7 @@ class ChunkedSpan:
     @ivar _had: whether the receivers have had that line end already.
     @ivar _credit: how many more small chunks may come before a large one.
     @ivar _in_step: whether receivers are sent the sender's own framing.
-    @ivar _stopped: whether the decoder has to go on, with what is in its buffer.
+    @ivar _stopped: whether the decoder has to go on.
     """
 
     _decoder: Any
@@ -153,15 +160,20 @@ class ChunkedSpan:
         except BlockingIOError:
             pass  # the receivers' pipe is full
         self._tell_decoder()
-        self.staged = bool(staging.level or self._seen or self._stopped)
+        self.staged = bool(staging.level or self._seen)
         return body
+
+    def take(self, staging: KernelPipe) -> bytes:
+        data = self._seen + staging.read(_TAKEN)
+        self._seen, self.staged = b"", bool(staging.level)
+        return data
 
     def tail(self, staging: KernelPipe) -> bytes:
         return self._seen + staging.peek()
 
     def leave(self) -> bytes:
         owed = self._in_step and self._due and not self._had
-        self._in_step = self._stopped = self.staged = False
+        self._in_step = self._stopped = False
         return b"\r\n" if owed else b""
 
     def _enter(self, pipe: KernelPipe) -> None:
@@ -197,8 +209,7 @@ class ChunkedSpan:
         if not plain and end and staging.level:
             self._seen = rest + staging.read(_WINDOW)  # more may be plain in one piece
         elif not plain and (rest or staging.level):
-            self._stopped = True
-            self._decoder._buffer += rest + staging.read()
+            self._stopped, self._seen = True, rest
         return body
 
     def _check(self, seen: bytes) -> tuple[int, int, int, bool, bool]:

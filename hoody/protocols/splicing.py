@@ -25,13 +25,11 @@ from hoody.pipes.fanout import Fanout
 from hoody.pipes.heads import Head
 from hoody.pipes.pauses import Pause
 from hoody.protocols import sockets
+from hoody.protocols.channel import LARGE_CHUNK
 from hoody.protocols.coalescing import Coalescing
 from hoody.protocols.kernelpipes import KernelPipe, KernelPipes
 from hoody.protocols.request import Request
 from hoody.protocols.spans import Span
-
-LEAST_CHUNK = 4 * 1024
-"""Bytes of a chunk below which to read it, with its neighbours, is quicker."""
 
 
 @define(eq=False)
@@ -50,7 +48,7 @@ class Splicing:
     ) -> IMover:
         """A L{hoody.pipes.meeting.MoverFactory}."""
         taps = self._taps(sender, receivers) if self._may_splice(sender.head) else []
-        span = taps[0].wire.channel.span(min(self.threshold, LEAST_CHUNK)) if taps else None
+        span = taps[0].wire.channel.span(min(self.threshold, LARGE_CHUNK)) if taps else None
         if span is None:
             return Fanout.between(sender, receivers, ended)
         source, sinks = taps[0], dict(zip(receivers, map(Sink, taps[1:]), strict=True))
@@ -229,6 +227,8 @@ class SplicingMover:
         """The body has ended, which the ordinary way has seen."""
         for sink in self._sinks.values():
             sink.end()
+        if self._pipes:
+            self._source.wire.channel.came_behind(self._pipes[0].read())
         self._release()
         ended()
 
@@ -256,10 +256,10 @@ class SplicingMover:
                 return CONNECTION_DONE
             except OSError:
                 return CONNECTION_LOST
-            staged = self._span.staged
             self._hand_back()
-            if staged:
-                self._source.wire.channel.parse_rest()
+            if self._span.staged:
+                self._source.wire.channel.rawDataReceived(self._span.take(self._pipes[0]))
+                self._go_on()
                 return None
         return self._source.ordinary()
 
@@ -303,7 +303,7 @@ class SplicingMover:
 
     def _go_on(self) -> None:
         """What has been read from the socket, but had no room, the reactor does not tell of."""
-        if self._full is None and self._span.staged and self._again is None:
+        if self._pipes and self._full is None and self._span.staged and self._again is None:
             self._again = self._source.wire.channel.callLater(0, self._read_again)
 
     def _read_again(self) -> None:

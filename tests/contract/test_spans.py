@@ -56,12 +56,11 @@ class Peer:
                     self.moved += self.pipe.level
                     self.raw += self.pipe.read()
                     continue
-                staged = self.span.staged
                 self.raw += self.span.leave()
-                data = b"" if staged else self.ours.recv(65536)
+                data = self.span.take(self.staging) or self.ours.recv(65536)
             except (BlockingIOError, EOFError):
                 return
-            if not data and not staged:
+            if not data:
                 return
             self.decoder.dataReceived(data)
 

@@ -301,3 +301,25 @@ def test_a_sender_that_has_sent_all_and_hangs_up_needs_not_wait_for_a_slow_recei
         assert len(answer.body) == chunks * size
         assert answer.whole
         assert b"Transfer complete." in sender.read_until(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("tiny", [0, 40, 40_000])
+def test_what_comes_behind_a_body_is_the_next_request_s(
+    server: Server, name: str, tiny: int
+) -> None:
+    """Also if all of it was read at once, and the body ends in chunks of one byte."""
+    data = random.Random(1).randbytes(300_000)
+    with Wire(server) as first, Wire(server) as second, Wire(server) as sender:
+        first.get(f"{name}-1")
+        second.get(f"{name}-2")
+        server.waiting(2)
+        sender.put(f"{name}-1", "Transfer-Encoding: chunked").read_until(b"[INFO] Streaming")
+        body = b"1388\r\n" + b"x" * 5000 + b"\r\n" + b"1\r\ny\r\n" * tiny + b"0\r\n\r\n"
+        head = (
+            f"PUT /api/v1/pipe/{name}-2 HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        sent = threading.Thread(target=lambda: sender.send(body + head.encode() + data))
+        sent.start()
+        assert first.answer().body == b"x" * 5000 + b"y" * tiny
+        assert second.answer().body == data
+        sent.join()
