@@ -64,9 +64,9 @@ LARGE_CHUNK = 4 * 1024
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 1024 * 1024
 """
-How long, and how much of an unwanted body is read before we close. To close
-with bytes unread makes the kernel send a reset, which can destroy our answer
-before the client has read it (RFC 9112 section 9.6).
+How long we wait before we close on an unwanted body, and how much of it is read.
+To close with bytes unread makes the kernel send a reset, which can destroy our
+answer before the client has read it (RFC 9112 section 9.6).
 """
 _NOT_ASCII = re.compile(rb"[\x80-\xff]")
 _LAST_CHUNK = re.compile(rb"0+(?:[ \t;].*)?")
@@ -199,7 +199,8 @@ class Channel(HTTPChannel):
     def _discard(self, data: bytes) -> None:
         self._drained += len(data)
         if self._drained > LINGER_BYTES >= self._drained - len(data):
-            self._end_linger()
+            # Who cannot send any more looks for what has been said.
+            self._networkProducer.pauseProducing()
 
     # Parsing
 
@@ -484,6 +485,8 @@ class Channel(HTTPChannel):
 
     def _hung_up(self, gone: bool) -> None:
         self._hangup = gone
+        if self._lingering:
+            self._networkProducer.resumeProducing()  # what is left has an end
         self._judge_hangup()
 
     @property
