@@ -90,6 +90,10 @@ class Reading:
         self._channel.hold()
 
 
+def nothing_ahead() -> None:
+    """What L{Channel.reads_on} is where nothing has been read ahead."""
+
+
 @implementer(IHalfCloseableProtocol)
 class Channel(HTTPChannel):
     """
@@ -99,6 +103,8 @@ class Channel(HTTPChannel):
     @ivar plain: what reads and writes the socket, if the very bytes of requests
         and answers pass there: not so under TLS.
     @ivar read_ahead: says what has been read of the body, and not been parsed yet.
+    @ivar reads_on: called when the body is wanted again after it was not: of what has
+        been read ahead the socket does not tell.
     @ivar is_too_many: whether it came when no connection was left to give.
     """
 
@@ -111,6 +117,7 @@ class Channel(HTTPChannel):
 
     plain: FileDescriptor | None = None
     read_ahead: Callable[[], bytes] = bytes
+    reads_on: Callable[[], None] = staticmethod(nothing_ahead)
     is_too_many = False
     _held = False
     _body_pending = False
@@ -427,9 +434,16 @@ class Channel(HTTPChannel):
             self._held = False
             if not self._waitingForTransport:
                 self._networkProducer.resumeProducing()
+            self.reads_on()
+
+    @property
+    def may_read(self) -> bool:
+        """Whether the body is wanted, and the peer reads what it is told."""
+        return not (self._held or self._waitingForTransport)
 
     def resumeProducing(self) -> None:
         super().resumeProducing()
+        self.reads_on()
         if self._held or self._has_enough or self.paused:
             self._networkProducer.pauseProducing()
         elif self._handlingRequest:

@@ -14,7 +14,7 @@ fails when they change.
 from __future__ import annotations
 
 import re
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from attrs import define, field
 
@@ -31,9 +31,15 @@ class Span(Protocol):
     """
     A body on the wire.
 
+    @cvar stages: whether it needs a pipe of its own, in which what came stays until
+        it has been looked at, and its receivers have room.
+    @ivar staging: that pipe, once there is one.
     @ivar staged: whether some of what was read from the socket is still here:
         nothing in the socket tells of it.
     """
+
+    stages: ClassVar[bool]
+    staging: KernelPipe | None
 
     @property
     def staged(self) -> bool: ...
@@ -41,23 +47,24 @@ class Span(Protocol):
     def ready(self) -> bool:
         """Whether what is next may be moved past the decoder."""
 
-    def fill(self, pipe: KernelPipe, descriptor: int, staging: KernelPipe) -> int:
+    def fill(self, pipe: KernelPipe, descriptor: int) -> int:
         """
         If L{ready}, have the kernel move what has come into C{pipe}, and such
         framing as its receivers need; as much as has room.
 
-        @param staging: where what came stays until it has been looked at, and
-            C{pipe} has room.
         @return: how many bytes of that are of the body itself.
         @raise BlockingIOError: if nothing has come.
         @raise EOFError: if nothing will.
         @raise OSError: the socket's.
         """
 
-    def take(self, staging: KernelPipe) -> bytes:
+    def take(self) -> bytes:
         """What is L{staged}, for the decoder; no more at once than it is used to."""
 
-    def tail(self, staging: KernelPipe) -> bytes:
+    def take_all(self) -> bytes:
+        """All that is L{staged}."""
+
+    def tail(self) -> bytes:
         """All that is L{staged}; it stays."""
 
     def leave(self) -> bytes:
@@ -72,23 +79,24 @@ class Span(Protocol):
 class CountedSpan:
     """A body with a Content-Length. Its last byte is the decoder's, who has to end it."""
 
+    stages: ClassVar[bool] = False
     staged = False
+    staging: KernelPipe | None = field(default=None, init=False)
     _decoder: Any
 
     def ready(self) -> bool:
         return bool(self._decoder.contentLength > 1)
 
-    def fill(self, pipe: KernelPipe, descriptor: int, staging: KernelPipe) -> int:
+    def fill(self, pipe: KernelPipe, descriptor: int) -> int:
         left = self._decoder.contentLength - 1
         moved = pipe.fill(descriptor, left)
         self._decoder.contentLength -= moved
         return moved
 
-    def take(self, staging: KernelPipe) -> bytes:
+    def take(self) -> bytes:
         return b""
 
-    def tail(self, staging: KernelPipe) -> bytes:
-        return b""
+    take_all = tail = take
 
     def leave(self) -> bytes:
         return b""
@@ -119,8 +127,10 @@ class ChunkedSpan:
     @ivar _stopped: whether the decoder has to go on.
     """
 
+    stages: ClassVar[bool] = True
     _decoder: Any
     least: int
+    staging: KernelPipe | None = field(default=None, init=False)
     staged: bool = field(default=False, init=False)
     _seen: bytes = field(default=b"", init=False)
     _data: int = field(default=0, init=False)
@@ -141,7 +151,9 @@ class ChunkedSpan:
             return False
         return self._credit >= 0
 
-    def fill(self, pipe: KernelPipe, descriptor: int, staging: KernelPipe) -> int:
+    def fill(self, pipe: KernelPipe, descriptor: int) -> int:
+        staging = self.staging
+        assert staging is not None
         if not (staging.level or self._seen):
             staging.fill(descriptor, staging.capacity)
         body = 0
@@ -163,13 +175,20 @@ class ChunkedSpan:
         self.staged = bool(staging.level or self._seen)
         return body
 
-    def take(self, staging: KernelPipe) -> bytes:
-        data = self._seen + staging.read(_TAKEN)
-        self._seen, self.staged = b"", bool(staging.level)
+    def take(self) -> bytes:
+        return self._take(_TAKEN)
+
+    def take_all(self) -> bytes:
+        return self._take(None)
+
+    def _take(self, most: int | None) -> bytes:
+        assert self.staging is not None
+        data = self._seen + self.staging.read(most)
+        self._seen, self.staged = b"", bool(self.staging.level)
         return data
 
-    def tail(self, staging: KernelPipe) -> bytes:
-        return self._seen + staging.peek()
+    def tail(self) -> bytes:
+        return self._seen + self.staging.peek() if self.staged and self.staging else b""
 
     def leave(self) -> bytes:
         owed = self._in_step and self._due and not self._had

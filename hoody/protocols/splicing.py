@@ -25,7 +25,7 @@ from hoody.pipes.fanout import Fanout
 from hoody.pipes.heads import Head
 from hoody.pipes.pauses import Pause
 from hoody.protocols import sockets
-from hoody.protocols.channel import LARGE_CHUNK
+from hoody.protocols.channel import LARGE_CHUNK, nothing_ahead
 from hoody.protocols.coalescing import Coalescing
 from hoody.protocols.kernelpipes import KernelPipe, KernelPipes
 from hoody.protocols.request import Request
@@ -204,7 +204,8 @@ class SplicingMover:
 
     def start(self) -> None:
         self._source.divert("doRead", self._do_read)
-        self._source.wire.channel.read_ahead = self._read_ahead
+        channel = self._source.wire.channel
+        channel.read_ahead, channel.reads_on = self._span.tail, self._go_on
         for sink in self._sinks.values():
             sink.begin(self._read_on)
         self._portable.start()
@@ -227,19 +228,21 @@ class SplicingMover:
         """The body has ended, which the ordinary way has seen."""
         for sink in self._sinks.values():
             sink.end()
-        if self._pipes:
-            self._source.wire.channel.came_behind(self._pipes[0].read())
+        if self._pipes and self._span.staged:
+            self._source.wire.channel.came_behind(self._span.take_all())
         self._release()
         ended()
 
     def _release(self) -> None:
         self._source.restore()
-        self._source.wire.channel.read_ahead = bytes
+        channel = self._source.wire.channel
+        channel.read_ahead, channel.reads_on = bytes, nothing_ahead
         self._coalescing.end()
         if self._again is not None:
             self._again.cancel()
             self._again = None
-        self._splicing.pipes.give_back(self._pipes)
+        staging, self._span.staging = self._span.staging, None
+        self._splicing.pipes.give_back([*self._pipes, *([staging] if staging else [])])
         self._pipes = []
 
     def _do_read(self) -> object:
@@ -258,17 +261,16 @@ class SplicingMover:
                 return CONNECTION_LOST
             self._hand_back()
             if self._span.staged:
-                self._source.wire.channel.rawDataReceived(self._span.take(self._pipes[0]))
+                self._source.wire.channel.rawDataReceived(self._span.take())
                 self._go_on()
                 return None
         return self._source.ordinary()
 
-    def _read_ahead(self) -> bytes:
-        return self._span.tail(self._pipes[0]) if self._pipes else b""
-
     def _has_pipes(self) -> bool:
         if not self._pipes:
-            self._pipes = self._splicing.pipes.take(len(self._sinks) + 1)
+            self._pipes = self._splicing.pipes.take(len(self._sinks) + self._span.stages)
+            if self._pipes and self._span.stages:
+                self._span.staging = self._pipes.pop()
         return bool(self._pipes)
 
     def _hand_back(self) -> None:
@@ -281,8 +283,8 @@ class SplicingMover:
     def _splice(self) -> None:
         """Move one batch."""
         sinks = list(self._sinks.values())
-        staging, pipe, *copies = self._pipes[: len(sinks) + 1]
-        body = self._span.fill(pipe, self._source.descriptor.fileno(), staging)
+        pipe, *copies = self._pipes[: len(sinks)]
+        body = self._span.fill(pipe, self._source.descriptor.fileno())
         self._coalescing.passed(body)
         for copy in copies:
             pipe.copy_to(copy)
@@ -303,9 +305,12 @@ class SplicingMover:
 
     def _go_on(self) -> None:
         """What has been read from the socket, but had no room, the reactor does not tell of."""
-        if self._pipes and self._full is None and self._span.staged and self._again is None:
-            self._again = self._source.wire.channel.callLater(0, self._read_again)
+        channel = self._source.wire.channel
+        staged = self._pipes and self._span.staged
+        if staged and self._again is None and channel.may_read:
+            self._again = channel.callLater(0, self._read_again)
 
     def _read_again(self) -> None:
         self._again = None
-        self._do_read()
+        if self._source.wire.channel.may_read:
+            self._do_read()

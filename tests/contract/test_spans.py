@@ -38,6 +38,8 @@ class Peer:
         self.moved = self.counted = 0
         self.rest: bytes | None = None
         self.decoder, self.span = make(self, self.ours)
+        if self.span.stages:
+            self.span.staging = self.staging
         self.chunked = isinstance(self.decoder, _ChunkedTransferDecoder)
 
     def write(self, data: bytes) -> None:
@@ -52,12 +54,12 @@ class Peer:
             try:
                 if self.span.ready():
                     self.pipe.capacity = most
-                    self.counted += self.span.fill(self.pipe, self.ours.fileno(), self.staging)
+                    self.counted += self.span.fill(self.pipe, self.ours.fileno())
                     self.moved += self.pipe.level
                     self.raw += self.pipe.read()
                     continue
                 self.raw += self.span.leave()
-                data = self.span.take(self.staging) or self.ours.recv(65536)
+                data = self.span.take() or self.ours.recv(65536)
             except (BlockingIOError, EOFError):
                 return
             if not data:
