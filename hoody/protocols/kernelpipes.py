@@ -127,25 +127,24 @@ class KernelPipe:
     def move_to(self, other: KernelPipe, most: int) -> int:
         """
         Have in C{other} up to C{most} bytes of what is in this one, and no longer here.
+        It must not be empty.
 
         @return: how many bytes of it.
         @raise BlockingIOError: if that has no room left.
         """
-        count = min(most, self.level)
-        moved = os.splice(self._reader, other._writer, count, None, None, _FLAGS)
+        moved = os.splice(self._reader, other._writer, most, None, None, _FLAGS)
         self.level -= moved
         other.level += moved
         return moved
 
     def read(self, most: int | None = None) -> bytes:
         """Take out C{most} bytes, or all that is in it."""
-        left = self.level if most is None else min(most, self.level)
-        parts = []
-        while left:
-            parts.append(os.read(self._reader, left))
-            left -= len(parts[-1])
-            self.level -= len(parts[-1])
-        return b"".join(parts)
+        left = self.level if most is None or most > self.level else most
+        if not left:
+            return b""
+        data = os.read(self._reader, left)  # mostly all of it
+        self.level -= len(data)
+        return data if len(data) == left else data + self.read(left - len(data))
 
     def close(self) -> None:
         """Give it, and what is in it, back to the kernel."""

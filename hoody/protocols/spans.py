@@ -239,18 +239,21 @@ class ChunkedSpan:
         """
         end = body = 0
         due = self._due
-        while not due or seen.startswith(b"\r\n", end):
-            line = _SIZE_LINE.match(seen, end + 2 if due else end)
+        least, match = self.least, _SIZE_LINE.match
+        while True:
+            line = match(seen, end + 2 if due else end)
+            if due and seen[end : end + 2] != b"\r\n":
+                return end, body, 0, True, False
             size = int(line[1], 16) if line else 0
-            if line is not None:
-                self._credit = _CREDIT if size >= self.least else self._credit - 1
+            if size:
+                self._credit = _CREDIT if size >= least else self._credit - 1
             if line is None or not size or self._credit < 0:
                 return (end + 2 if due else end), body, 0, False, False
-            left = line.end() + size - len(seen)
+            begin = line.end()
+            left = begin + size - len(seen)
             if left >= 0:
                 return len(seen), body + size - left, left, True, True
-            end, body, due = line.end() + size, body + size, True
-        return end, body, 0, True, False
+            end, body, due = begin + size, body + size, True
 
     def _tell_decoder(self) -> None:
         decoder = self._decoder
