@@ -69,6 +69,18 @@ class NoToken(CallerError):
         super().__init__(sentence, WWW_Authenticate='Bearer realm="hoody"')
 
 
+class Forbidden(CallerError):
+    """Somebody known asks for what is not theirs."""
+
+    status = 403
+
+
+class Conflict(CallerError):
+    """It cannot be, as things are."""
+
+    status = 409
+
+
 class NotSupported(HoodyError):
     """A part of HTTP, or of the contract, that this version does not have."""
 
@@ -104,3 +116,26 @@ class Unavailable(HoodyError):
 
     def __init__(self, sentence: str) -> None:
         super().__init__(sentence, Retry_After="5")
+
+
+class DatabaseAway(Unavailable):
+    """Postgres does not answer, or not in time."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The database is not there just now ({reason}); nothing was changed that you were"
+            " told of. Try again in a moment."
+        )
+        self.reason = reason
+
+
+class NoPostgres(DatabaseAway):
+    """There is none that could be started; somebody has to install it."""
+
+
+class Taken(Exception):
+    """Another row has what must be unique."""
+
+
+class InUse(Exception):
+    """Other rows belong to it."""

@@ -4,17 +4,24 @@ The seams: what each room asks of its neighbours, and nothing about how.
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
 from twisted.internet.interfaces import IConsumer, IPushProducer
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
     from twisted.internet.defer import Deferred
 
+    from hoody.audit.events import Event, Filter
+    from hoody.auth.tokens import Token
     from hoody.errors import HoodyError
     from hoody.pipes.heads import Head
     from hoody.pipes.meeting import Report
+    from hoody.projects import Project
     from hoody.protocols.request import Request
 
 
@@ -152,3 +159,96 @@ class IPipeObserver(Interface):
 
     def ended(report: Report) -> None:
         """@param report: a L{hoody.pipes.meeting.Report}."""
+
+
+class ITokens(Interface):
+    """The tokens that there are."""
+
+    async def add(token: Token) -> None:
+        """@raise hoody.errors.Taken: if another has its alias, or is root too."""
+
+    async def get(token_id: str) -> Token | None:
+        """One."""
+
+    async def all() -> list[Token]:
+        """Oldest first."""
+
+    async def remove(token_id: str) -> bool:
+        """@return: whether it was there."""
+
+
+class IProjects(Interface):
+    """The projects that there are."""
+
+    async def add(project: Project) -> None:
+        """@raise hoody.errors.Taken: if another has its alias."""
+
+    async def find(id_or_alias: str) -> Project | None:
+        """One, by its id, or its alias without regard to case; nobody else changes it now."""
+
+    async def page(
+        offset: int, limit: int, sort_by: str, ascending: bool
+    ) -> tuple[list[Project], int]:
+        """
+        Some, and how many there are.
+
+        @param sort_by: a field of L{Project}.
+        """
+
+    async def change(project: Project) -> None:
+        """@raise hoody.errors.Taken: if another has its alias."""
+
+    async def remove(project_id: str) -> None:
+        """@raise hoody.errors.InUse: if something belongs to it."""
+
+
+class IEvents(Interface):
+    """What has happened."""
+
+    async def page(
+        wanted: Filter, offset: int, limit: int, ascending: bool
+    ) -> tuple[list[Event], int]:
+        """Some, in the order in which they became true or the other way round, and how many."""
+
+    async def after(seq: int, wanted: Filter, limit: int) -> list[Event]:
+        """What became true behind C{seq}, oldest first."""
+
+    async def newest() -> int:
+        """The last one's C{seq}; 0 if there is none."""
+
+    async def expire(before: datetime, limit: int) -> int:
+        """Forget up to C{limit} of what happened before. @return: how many."""
+
+
+class ITransaction(Interface):
+    """What is done in it becomes true as a whole, when it is left without an error."""
+
+    tokens: ITokens = Attribute("L{ITokens}")
+    projects: IProjects = Attribute("L{IProjects}")
+    events: IEvents = Attribute("L{IEvents}")
+
+    async def secret(name: str, fresh: bytes) -> bytes:
+        """What all servers of this database know under C{name}: C{fresh}, if nothing yet."""
+
+    def record(event: Event) -> None:
+        """Tell of what is done here."""
+
+    def announce(topic: str) -> None:
+        """Let all servers know that something of C{topic} has changed."""
+
+
+class IStore(Interface):
+    """What outlives the process."""
+
+    def transaction(patience: float = 1.5) -> AbstractAsyncContextManager[ITransaction]:
+        """
+        @param patience: seconds that it may take as a whole.
+        @raise hoody.errors.DatabaseAway: on entering or within, if it cannot be. Only
+            what was left without an error has surely happened.
+        """
+
+    def observe(topic: str, observer: Callable[[], None]) -> None:
+        """
+        Have C{observer} called after each change of C{topic}, by whatever server,
+        and whenever changes may have been missed.
+        """

@@ -18,7 +18,7 @@ from hoody.units import rfc3339
 
 _access = Logger(namespace="hoody.access")
 _READY = "{text}"
-_TOKEN = re.compile(r"((?:^|&)token=)[^&]*")
+_SECRET = re.compile(r"((?:^|&)(?:token|cap)=)[^&]*")
 # What twisted.logger adds to an event for itself.
 _INTERNAL = frozenset(
     {"message", "time", "system", "format", "isError", "failure", "why", "logLevel", "printed"}
@@ -40,10 +40,10 @@ def say(logger: Logger, text: str, **fields: object) -> None:
 def log_access(request: Request) -> None:
     """One event for one request, when it is over, however it ended."""
     path = request.path.decode("ascii", "replace")
-    query = _TOKEN.sub(r"\1***", request.query.decode("ascii", "replace"))
+    query = _SECRET.sub(r"\1***", request.query.decode("ascii", "replace"))
     client, method = request.peer_address, request.method.decode("ascii", "replace")
     target = f"{path}?{query}" if query else path
-    status = request.code if request.startedWriting else 499
+    status = status_of(request)
     duration = round((request.site.reactor.seconds() - request.started_at) * 1000, 1)
     outcome = _outcome(request)
     say(
@@ -63,6 +63,11 @@ def log_access(request: Request) -> None:
         http=request.clientproto.decode("ascii", "replace"),
         request_id=request.request_id.decode("ascii"),
     )
+
+
+def status_of(request: Request) -> int:
+    """What was answered; 499 if nobody waited for it."""
+    return int(request.code) if request.startedWriting else 499
 
 
 def _outcome(request: Request) -> str:

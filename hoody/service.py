@@ -5,14 +5,11 @@ The composition root: who is wired to whom, started in order, drained in order.
 from __future__ import annotations
 
 import os
-import resource
-import signal
+import sys
 import time
 from collections.abc import Callable
-from types import FrameType
-from typing import Any
+from functools import partial
 
-from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.address import UNIXAddress
 from twisted.internet.base import ReactorBase
@@ -22,55 +19,56 @@ from twisted.internet.interfaces import IListeningPort, IReactorFDSet
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
 from hoody import __version__, logs
+from hoody.audit.feed import Feed
+from hoody.audit.journal import Journal
+from hoody.audit.retention import Retention
+from hoody.audit.witness import Witness
+from hoody.auth.keyring import Keyring
+from hoody.auth.suspects import Suspects
 from hoody.blocking import BlockingWatch
-from hoody.interfaces import IPipeObserver
+from hoody.errors import DatabaseAway
+from hoody.metrics import Metrics
 from hoody.pipes.caps import Caps
 from hoody.pipes.fanout import Fanout
-from hoody.pipes.meeting import MoverFactory, Patience, Report
+from hoody.pipes.meeting import MoverFactory, Patience
 from hoody.pipes.rendezvous import Rendezvous
+from hoody.process import (
+    DataDir,
+    DataDirTaken,
+    Signals,
+    raise_descriptor_limit,
+    say_to_operator,
+)
+from hoody.projects import ensure_default
 from hoody.protocols import kernelpipes
 from hoody.protocols.hangups import Hangups
 from hoody.protocols.kernelpipes import KernelPipes
 from hoody.protocols.site import Site
 from hoody.protocols.splicing import Splicing
 from hoody.resources import failures, pages
+from hoody.resources.api.catalogue import catalogue
+from hoody.resources.api.events import EventsFace
+from hoody.resources.guard import Guard
 from hoody.resources.health import Health, open_descriptors
 from hoody.resources.pipe import PipeFace
-from hoody.resources.root import Root
+from hoody.resources.root import Root, witness_request
 from hoody.settings import Settings, declared, flag, mask
+from hoody.sleeping import sleep
+from hoody.store import databases
+from hoody.store.migrations import SchemaRefused
+from hoody.store.postgres import EVENTS
+from hoody.units import moment
 
+FIRST_START_SECONDS = 120.0
+"""How long the first start waits for a database of our own, which has to be made."""
+START_SECONDS = 10.0
+"""How long any other does, before it serves without it."""
 RESERVED_DESCRIPTORS = 32
 """Kept from connections: for logs, subprocesses, and the answer that none is left."""
 
 _log = Logger(namespace="hoody")
-
-
-@implementer(IPipeObserver)
-class PipeLog:
-    """Says in the log how transfers go."""
-
-    def started(self, path: str) -> None:
-        """Its end says it all."""
-
-    def ended(self, report: Report) -> None:
-        outcome = "failed after" if report.error else "moved"
-        spliced = f" ({report.spliced} spliced)" if report.spliced else ""
-        seconds = round(report.ended - report.started, 3)
-        logs.say(
-            _log,
-            f"pipe {report.path!r} {outcome} {report.delivered} bytes{spliced} to"
-            f" {report.receivers} receiver(s) in {seconds} s",
-            path=report.path,
-            outcome=outcome,
-            bytes=report.delivered,
-            spliced=report.spliced,
-            receivers=report.receivers,
-            seconds=seconds,
-            error=report.error,
-        )
 
 
 class Hoody(Service):
@@ -88,10 +86,22 @@ class Hoody(Service):
         self._settings = settings
         self._ports: list[IListeningPort] = []
         self._signals = Signals(reactor, self.cut)
+        self._data_dir = DataDir(settings.data_dir)
         self._kernel_pipes = KernelPipes(kernelpipes.MEMORY, 0)
         self._splices = False
         self._blocking: BlockingWatch | None = None
         self._last_words = 2.0
+        self._hopeless = False
+        self.database = databases.make(
+            reactor, settings, self._data_dir, furnish=self._furnish, refused=self._refused
+        )
+        self._keyring = Keyring(self.database, reactor)
+        self._feed = Feed()
+        self._journal = Journal(self.database, reactor)
+        self._retention = Retention(
+            self.database, reactor, settings.event_retention, settings.sweep
+        )
+        self._metrics = Metrics(reactor)
         self.rendezvous = Rendezvous(
             clock=reactor,
             patience=Patience(
@@ -102,10 +112,17 @@ class Hoody(Service):
                 max_waiting_per_address=settings.max_waiting_per_address,
                 max_running=settings.max_running,
             ),
-            observer=PipeLog(),
+            observer=Witness(self._journal, self._metrics),
             make_mover=self._make_movers(),
         )
+        self._events = EventsFace(self.database, self._feed, self._guard())
         self.site = self._make_site()
+        self._metrics.readings.append(self._readings)
+        self.database.observe(EVENTS, self._feed.changed)
+        self._keyring.follow()
+
+    def _guard(self) -> Guard:
+        return Guard(self._keyring, Suspects(self._settings.wrong_tokens))
 
     def _make_movers(self) -> MoverFactory:
         threshold = self._settings.splice
@@ -120,28 +137,59 @@ class Hoody(Service):
 
     def _make_site(self) -> Site:
         settings = self._settings
-        health = Health(time.time(), {"pipes": self._pipes_part, "reactor": self._reactor_part})
+        guard = self._events.guard
+        health = Health(
+            time.time(),
+            {
+                "pipes": self._pipes_part,
+                "reactor": self._reactor_part,
+                "database": self.database.part,
+            },
+        )
         root = Root(
             domain=settings.domain,
             pipe=PipeFace(
                 rendezvous=self.rendezvous,
-                needs_token=settings.pipe_auth == "token",
+                guard=guard if settings.pipe_auth == "token" else None,
                 private_network=settings.private_network,
             ),
             pipe_pages=pages.pipe_pages(health.report, ttl=settings.pipe_ttl),
-            server_pages=pages.server_pages(health.report),
+            server_pages=pages.server_pages(
+                health.report,
+                metrics=self._metrics.page,
+                guard=guard,
+                needs_token=bool(settings.public_listeners),
+                operations=catalogue(self.database, self._keyring, self._events),
+            ),
         )
         return Site(
             root,
             reactor=self._reactor,
             hangups=Hangups(IReactorFDSet(self._reactor)),
             refuse=failures.refuse_connection,
-            access=logs.log_access,
+            access=partial(witness_request, self._metrics, settings.domain.encode()),
             server_name=f"hoody/{__version__}".encode(),
             head_timeout=settings.head_timeout,
             idle_timeout=settings.idle_timeout,
             peer_timeout=settings.peer_timeout,
         )
+
+    def _readings(self) -> dict[str, float]:
+        caps, pool = self.rendezvous.caps, self.database.pool
+        return {
+            "pipes_waiting": caps.waiting,
+            "pipes_running": caps.running,
+            "pipes_paths": self.rendezvous.paths,
+            "kernel_pipes_open": self._kernel_pipes.open,
+            "connections": len(self.site.connections),
+            "database_up": self.database.problem is None,
+            "database_connections": len(pool.links),
+            "database_connections_busy": pool.busy,
+            "database_waiting": pool.waiting,
+            "events_waiting": self._journal.waiting,
+            "events_lost": self._journal.lost,
+            "followers": self._events.followers,
+        }
 
     def _pipes_part(self) -> dict[str, object]:
         return {
@@ -173,7 +221,10 @@ class Hoody(Service):
         for attribute in declared():
             value = mask(attribute.name, getattr(self._settings, attribute.name))
             _log.info("setting {name}={value}", name=flag(attribute), value=value)
-        os.makedirs(self._settings.data_dir, mode=0o711, exist_ok=True)
+        try:
+            self._data_dir.take()
+        except DataDirTaken as taken:
+            sys.exit(str(taken))
 
     def startService(self) -> None:
         super().startService()
@@ -182,7 +233,9 @@ class Hoody(Service):
             self._blocking = BlockingWatch(self._reactor, self._settings.debug_blocking)
             self._blocking.start()
         self._reactor.callWhenRunning(self._signals.install)
-        ensureDeferred(self._listen()).addErrback(self._give_up)
+        for part in (self._metrics, self._journal, self._retention, self.database):
+            part.start()
+        ensureDeferred(self._open()).addErrback(self._cannot_listen)
 
     def _share_descriptors(self, limit: int) -> None:
         """Connections get what is left by what is open, kept, and by kernel pipes."""
@@ -190,6 +243,32 @@ class Hoody(Service):
         self._kernel_pipes.pipes = pipes
         taken = open_descriptors() + RESERVED_DESCRIPTORS + 2 * pipes
         self.site.max_connections = limit - taken
+
+    async def _open(self) -> None:
+        """The database first, since its answers need it; but pipes do not wait long for it."""
+        is_first = not (self._settings.database or self._data_dir.has_root_token)
+        try:
+            await self.database.ready(FIRST_START_SECONDS if is_first else START_SECONDS)
+        except DatabaseAway as away:
+            _log.error("starting without the database: {reason}", reason=away.reason)
+        if self.running and not self._hopeless:
+            await self._listen()
+
+    async def _furnish(self) -> None:
+        """What must be in the database before anybody asks."""
+        secret = await self._keyring.ensure_root(self._data_dir.root_token)
+        await ensure_default(self.database, moment(self._reactor.seconds()))
+        if secret is not None:
+            say_to_operator(
+                f"The root token, shown this once and kept in {self._data_dir.root_token}:"
+                f" {secret}"
+            )
+
+    def _refused(self, refusal: SchemaRefused) -> None:
+        if self._ports:
+            _log.critical("the database cannot be used: {reason}", reason=refusal.sentence)
+        else:
+            self._give_up(refusal.sentence)
 
     async def _listen(self) -> None:
         for text in self._settings.listen:
@@ -202,8 +281,12 @@ class Hoody(Service):
             else:
                 _log.info("listening on {host}:{port}", host=address.host, port=address.port)
 
-    def _give_up(self, failure: Failure) -> None:
-        _log.critical("cannot listen: {reason}; choose another --listen", reason=failure.value)
+    def _cannot_listen(self, failure: Failure) -> None:
+        self._give_up(f"cannot listen: {failure.value}; choose another --listen")
+
+    def _give_up(self, sentence: str) -> None:
+        self._hopeless = True
+        _log.critical("{sentence}", sentence=sentence)
         # Twisted knows no other way to end with a status than to do it last.
         self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
         self._reactor.callWhenRunning(self._reactor.stop)
@@ -233,7 +316,16 @@ class Hoody(Service):
         if self._blocking is not None:
             self._blocking.stop()
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
-        await self._say_goodbye()
+        self._feed.close()
+        await self._until(lambda: not self._events.followers)
+        for channel in tuple(self.site.connections):
+            channel.loseConnection()
+        await self._until(lambda: not self.site.connections)
+        await self._journal.stop()
+        for part in (self._retention, self._metrics):
+            part.stop()
+        await self.database.stop()
+        self._data_dir.leave()
         self._signals.restore()
 
     def cut(self) -> None:
@@ -242,57 +334,8 @@ class Hoody(Service):
         _log.info("cutting {running} pipe(s)", running=self.rendezvous.caps.running)
         self.rendezvous.cut()
 
-    async def _say_goodbye(self) -> None:
-        """Close what is still open, and let last words go out, but not for long."""
-        for channel in tuple(self.site.connections):
-            channel.loseConnection()
+    async def _until(self, done: Callable[[], bool]) -> None:
+        """Let last words go out, but not for long."""
         late = self._reactor.seconds() + self._last_words
-        while self.site.connections and self._reactor.seconds() < late:
-            await pause(self._reactor, 0.05)
-
-
-async def pause(reactor: ReactorBase, seconds: float) -> None:
-    """Come back later."""
-    done: Deferred[None] = Deferred()
-    reactor.callLater(seconds, done.callback, None)
-    await done
-
-
-Handler = Callable[[int, FrameType | None], Any] | int | None
-
-
-@define
-class Signals:
-    """
-    SIGTERM and SIGINT: the first does what Twisted does, which is to stop the
-    services; Twisted has no use for a second one, we have.
-    """
-
-    _reactor: ReactorBase
-    _again: Callable[[], None]
-    _former: dict[int, Handler] = field(factory=dict, init=False)
-
-    def install(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._former[number] = signal.getsignal(number)
-            signal.signal(number, self._take)
-
-    def restore(self) -> None:
-        for number, handler in self._former.items():
-            signal.signal(number, handler)
-        self._former.clear()
-
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        former = self._former.get(number)
-        if self._reactor._stopped:
-            self._reactor.callFromThread(self._again)
-        elif callable(former):
-            former(number, frame)
-
-
-def raise_descriptor_limit() -> int:
-    """Take as many file descriptors as we may have; how many that is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard
+        while not done() and self._reactor.seconds() < late:
+            await sleep(self._reactor, 0.02)

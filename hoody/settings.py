@@ -68,6 +68,18 @@ def _storage(text: str) -> str:
     return text
 
 
+def _age_or_off(text: str) -> float | None:
+    if text == "off":
+        return None
+    try:
+        seconds = duration(text)
+    except ValueError as error:
+        raise ValueError(f"give off, or {str(error).removeprefix('give ')}") from error
+    if seconds < 1:
+        raise ValueError("give off, or at least 1s")
+    return seconds
+
+
 def _size_or_off(text: str) -> int | None:
     if text == "off":
         return None
@@ -119,6 +131,24 @@ class Settings:
     )
     database: str = _setting(
         "", str, "Postgres DSN; without one an embedded Postgres is kept", shown="embedded"
+    )
+    database_save: bool = _setting(
+        True,
+        _yes_no,
+        "Save the database by pg_dump before its schema changes: on or off",
+        shown="on",
+    )
+    event_retention: float | None = _setting(
+        365 * 86400.0,
+        _age_or_off,
+        "How long events are kept, or off for ever",
+        shown="365d",
+    )
+    sweep: float = _setting(
+        600.0, _seconds(0.1), "How often what is too old is looked for", shown="10m"
+    )
+    wrong_tokens: int = _setting(
+        20, _count(1), "How many wrong tokens a minute an address may show"
     )
     domain: str = _setting("hoody.localhost", _domain, "The domain whose subdomains we serve")
     pipe_auth: str = _setting(

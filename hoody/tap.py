@@ -42,8 +42,10 @@ class Options(usage.Options):
 
     settings: Settings
 
-    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, environment: Mapping[str, str] = os.environ, program: str = "") -> None:
+        """@param program: what the command line begins with, for what is said of it."""
         super().__init__()
+        self._program = program or f"{sys.argv[0]} hoody"
         self._environment = environment
         self._listen: list[str] = []
 
@@ -68,7 +70,7 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
-            sys.exit(f"{sys.argv[0]} hoody: {error}; --help lists the options")
+            sys.exit(f"{self._program}: {error}; --help lists the options")
 
     def postOptions(self) -> None:
         """Read what was given, and refuse what cannot work, before anything starts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 from datetime import UTC, datetime
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
@@ -36,3 +37,18 @@ def rfc3339(seconds: float) -> str:
     """A time as every answer writes it: UTC, with Z."""
     moment = datetime.fromtimestamp(seconds, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def moment(seconds: float) -> datetime:
+    """A clock's seconds since the epoch as a time, to the millisecond."""
+    return datetime.fromtimestamp(round(seconds, 3), UTC)
+
+
+def new_id(now: datetime) -> str:
+    """An id, 24 lower-case hex digits; later ones sort behind earlier ones, roughly."""
+    return f"{int(now.timestamp()) & 0xFFFFFFFF:08x}{secrets.token_hex(8)}"
+
+
+def timed_id(when: datetime, number: int) -> str:
+    """An id that says when, and bears a number."""
+    return f"{int(when.timestamp()) & 0xFFFFFFFF:08x}{number:016x}"

@@ -35,30 +35,39 @@ find_python() {
     exit 1
 }
 
-# prepare_venv EXTRAS: .venv with hoody from this checkout and what it needs.
+has_postgres() {
+    [ -n "$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] ||
+        command -v initdb >/dev/null 2>&1
+}
+
+# prepare_venv WHAT: .venv with hoody from this checkout and what it needs, for the
+# server, or for all, the tests too. Without a Postgres on the machine, one comes with it.
 # Done again only when the requirements, the checkout's place or Python change.
 prepare_venv() {
     find_python
     wanted=$({ cat "$root/setup.cfg" "$root/pyproject.toml"; echo "$root"; "$python" -V; } \
         | sha256sum)
     have=$(cat "$venv/prepared" 2>/dev/null || true)
-    case "$have" in "$wanted all" | "$wanted $1") return 0 ;; esac
-    case "$have" in *" all") set -- all ;; esac  # what was there before stays
+    extras=
+    has_postgres || extras=embedded
+    case "$have" in "$wanted all $extras" | "$wanted $1 $extras") return 0 ;; esac
+    case "$have" in *" all "*) set -- all ;; esac  # what was there before stays
     say "preparing $venv"
-    if [ "${have% *}" != "$wanted" ]; then
+    if [ "${have% * *}" != "$wanted" ]; then
         if ! "$python" -c 'import ensurepip' 2>/dev/null; then
             missing="${missing:-} python3-venv"
             install_needed || exit 1
         fi
         "$python" -m venv --clear "$venv"
     fi
-    requirement=$root
-    [ "$1" = all ] && requirement="$root[test]"
+    names=$extras
+    [ "$1" = all ] && names="test${extras:+,$extras}"
+    requirement="$root${names:+[$names]}"
     # The default editable install hides the twistd plugin; this way of it does not.
     "$venv/bin/pip" -q --disable-pip-version-check install --config-settings \
         editable_mode=compat -e "$requirement" >&2
     [ "$1" = all ] && "$venv/bin/pip" -q --disable-pip-version-check install 'tox >= 4' >&2
-    echo "$wanted $1" >"$venv/prepared"
+    echo "$wanted $1 $extras" >"$venv/prepared"
 }
 
 # Two starts at once must not prepare the same folder.

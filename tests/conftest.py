@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support.postgres import Postgres, folder, open_folder, postgres
 from tests.support.server import Server
 
 # Long enough for a machine that does other things too, short enough to wait for.
@@ -18,6 +19,31 @@ hypothesis.settings.register_profile("thorough", deadline=None, max_examples=500
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 Serve = Callable[..., Server]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Postgres]:
+    """A Postgres for all tests that want a database and do not break it."""
+    if folder() is None:
+        pytest.skip("Postgres is not installed (apt-get install postgresql)")
+    with open_folder() as made, postgres(made / "postgres") as running:
+        yield running
+
+
+@pytest.fixture(scope="session", autouse=True)
+def common_database(request: pytest.FixtureRequest) -> Iterator[None]:
+    """
+    Servers that say nothing else share one database: so they start sooner, and prove
+    that they can.
+    """
+    if folder() is None:
+        yield
+        return
+    running: Postgres = request.getfixturevalue("cluster")
+    running.run("createdb", "common")
+    os.environ["HOODY_DATABASE"] = running.dsn("common")
+    yield
+    del os.environ["HOODY_DATABASE"]
 
 
 @pytest.fixture(scope="session", params=["off", "0"], ids=["portable", "kernel"])
@@ -35,7 +61,7 @@ def shared_server(tmp_path_factory: pytest.TempPathFactory, mover: str) -> Itera
 @pytest.fixture
 def server(shared_server: Server) -> Iterator[Server]:
     """The server with its defaults; nothing of a test may be left in it."""
-    before = shared_server.counts()
+    before = shared_server.steady()
     yield shared_server
     shared_server.settle(before)
 
@@ -48,7 +74,7 @@ def serve(tmp_path: Path, mover: str) -> Iterator[Serve]:
     def start(*options: str, **more: object) -> Server:
         data_dir = tmp_path / f"data{len(started)}"
         server = Server(data_dir, mover, *options, **more)  # type: ignore[arg-type]
-        started.append((server, server.counts()))
+        started.append((server, server.steady()))
         return server
 
     yield start

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from http import HTTPStatus
 from uuid import uuid4
 
+import msgspec
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
@@ -40,7 +40,7 @@ def as_envelope(error: HoodyError) -> Body:
 
 def as_json(value: object) -> bytes:
     """JSON on one line, with a line end for terminals."""
-    return json.dumps(value, ensure_ascii=False).encode() + b"\n"
+    return msgspec.json.format(msgspec.json.encode(value), indent=0) + b"\n"
 
 
 def understood(failure: Failure) -> HoodyError:

@@ -10,9 +10,14 @@ from twisted.python.failure import Failure
 from twisted.web.iweb import IRequest
 
 from hoody import __version__
+from hoody.auth.tokens import Scope
 from hoody.errors import NoSuchThing
+from hoody.metrics import CONTENT_TYPE
 from hoody.protocols.request import Request
 from hoody.resources import failures
+from hoody.resources.api import openapi
+from hoody.resources.api.operations import Operation, register
+from hoody.resources.guard import Guard
 
 HELP = """\
 hoody pipe: what is PUT on one side is what the other side GETs. Nothing is
@@ -78,13 +83,46 @@ def pipe_pages(health: Callable[[Request], dict[str, object]], *, ttl: float) ->
     return app
 
 
-def server_pages(health: Callable[[Request], dict[str, object]]) -> Klein:
-    """What is beside the pipes."""
+def server_pages(
+    health: Callable[[Request], dict[str, object]],
+    *,
+    metrics: Callable[[], bytes],
+    guard: Guard,
+    needs_token: bool,
+    operations: list[Operation],
+) -> Klein:
+    """
+    What is beside the pipes.
+
+    @param metrics: makes the page for Prometheus.
+    @param needs_token: whether that is for holders of a token only.
+    @param operations: the API's.
+    """
     app = Klein()
+    register(app, guard, operations)
+    described = failures.as_json(openapi.document(operations, openapi.plain_routes()))
+
+    @app.route("/openapi.json", methods=["GET"])
+    def openapi_page(request: Request) -> bytes:
+        request.setHeader(b"content-type", b"application/json")
+        request.setHeader(b"content-length", b"%d" % len(described))
+        return described
+
+    @app.route("/metrics", methods=["GET"])
+    async def metrics_page(request: Request) -> bytes:
+        if needs_token:
+            await guard.admit(request, Scope.READ, page=False)
+        page = metrics()
+        request.setHeader(b"content-type", CONTENT_TYPE)
+        request.setHeader(b"content-length", b"%d" % len(page))
+        return page
 
     @app.route("/", methods=["GET"])
     def index(request: Request) -> bytes:
-        text = f"hoody {__version__}\n\nPipes: /api/v1/pipe/help\nHealth: /health\n"
+        text = (
+            f"hoody {__version__}\n\nPipes: /api/v1/pipe/help\nWhat happened: /api/v1/events\n"
+            "The API: /openapi.json\nHealth: /health\nMetrics: /metrics\n"
+        )
         return _plain(request, text.encode())
 
     @app.route("/health", methods=["GET"])

@@ -7,7 +7,8 @@ from functools import partial
 
 from attrs import define
 
-from hoody.errors import CallerError, NoToken, NotSupported, WrongMethod
+from hoody.auth.tokens import Scope
+from hoody.errors import CallerError, NotSupported, WrongMethod
 from hoody.interfaces import IIntake
 from hoody.pipes import names, queries
 from hoody.pipes.heads import read_head
@@ -16,18 +17,19 @@ from hoody.pipes.transfer import Transfer
 from hoody.protocols.request import Request
 from hoody.resources import cors
 from hoody.resources.forms import FormSender
+from hoody.resources.guard import Guard
 from hoody.resources.parties import Receiver, Sender
 
 
 @define(kw_only=True)
 class PipeFace:
     """
-    @ivar needs_token: whether a pipe is for holders of a token only.
+    @ivar guard: admits holders of a token; C{None} where pipes are for everybody.
     @ivar private_network: see L{cors.answer_preflight}.
     """
 
     rendezvous: Rendezvous
-    needs_token: bool
+    guard: Guard | None
     private_network: bool
 
     def claim(self, request: Request, encoded_name: bytes) -> IIntake | None:
@@ -44,7 +46,7 @@ class PipeFace:
         if request.method in (b"PUT", b"POST"):
             if page is not None:
                 raise CallerError(f"The path /{page} is reserved; choose another one to send to.")
-            self._check_token()
+            self._admit(request)
             return self._send(request, name)
         if page is not None:
             if request.method not in (b"GET", b"HEAD"):
@@ -55,15 +57,12 @@ class PipeFace:
                 "A pipe takes PUT or POST to send and GET to receive.",
                 Allow="GET, POST, PUT, OPTIONS",
             )
-        self._check_token()
+        self._admit(request)
         return self._receive(request, name)
 
-    def _check_token(self) -> None:
-        if self.needs_token:
-            raise NoToken(
-                "Pipes are for holders of a token here, and this version issues none yet;"
-                " ask the operator for --pipe-auth=open."
-            )
+    def _admit(self, request: Request) -> None:
+        if self.guard is not None:
+            self.guard.admit_at_once(request, Scope.PIPE)
 
     def _send(self, request: Request, name: str) -> IIntake:
         query = queries.read_send(queries.parse(request.query))

@@ -12,8 +12,10 @@ from twisted.web.resource import Resource
 from werkzeug.exceptions import HTTPException
 from zope.interface import implementer
 
+from hoody import logs
 from hoody.errors import CallerError, HoodyError
 from hoody.interfaces import IIntake, IRequestClaimer
+from hoody.metrics import Metrics
 from hoody.pipes import names
 from hoody.protocols.request import Request
 from hoody.resources import cors, failures, pages
@@ -57,6 +59,23 @@ def locate(domain: bytes, host: bytes, path: bytes) -> Place:
     if host == b"pipe." + domain:
         return Place(Area.PIPE, path[1:])
     return Place(Area.SERVER, path[1:])
+
+
+def witness_request(metrics: Metrics, domain: bytes, request: Request) -> None:
+    """Log a request that is over, and count it."""
+    logs.log_access(request)
+    area = locate(domain, request.host_name, request.path).area
+    kind = "other"
+    if area is Area.PIPE:
+        kind = "pipe"
+    elif request.path.startswith(b"/api/"):
+        kind = "api"
+    metrics.request_is_over(
+        kind,
+        request.method.decode("ascii", "replace"),
+        logs.status_of(request),
+        request.site.reactor.seconds() - request.started_at,
+    )
 
 
 @implementer(IRequestClaimer)

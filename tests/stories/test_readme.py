@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import signal
 import stat
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.support.postgres import Postgres
 from tests.support.server import Server
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
@@ -30,7 +33,7 @@ def start(block: str, server: Server, folder: Path, **env: str) -> subprocess.Po
 
 
 def test_every_block_to_paste_is_run_here() -> None:
-    assert set(BLOCKS) == {"sender", "receiver", "three", "form"}
+    assert set(BLOCKS) == {"sender", "receiver", "three", "form", "token", "follow"}
     assert README.count("```sh") == len(BLOCKS)
 
 
@@ -80,3 +83,37 @@ def test_a_form(server: Server, tmp_path: Path) -> None:
     told, errors = process.communicate(timeout=30)
     assert (tmp_path / "inbox" / "report.txt").read_text() == "all is well\n", errors
     assert told.endswith("[INFO] Transfer complete.\n")
+
+
+def test_what_happened(tmp_path: Path, cluster: Postgres) -> None:
+    cluster.run("createdb", "readme")
+    with Server(tmp_path / "data", f"--database={cluster.dsn('readme')}") as server:
+        home = str(server.data_dir)
+        follow = BLOCKS["follow"].replace("/var/lib/hoody", home)
+        lines = BLOCKS["token"].replace("/var/lib/hoody", home)
+        assert home in lines
+        follower = subprocess.Popen(
+            ["bash", "-c", follow.replace("http://localhost:8080", server.url)],
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert follower.stdout is not None
+        assert follower.stdout.readline() == "retry: 2000\n"
+        done = subprocess.run(
+            ["bash", "-ec", lines.replace("http://localhost:8080", server.url)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        project, token, events = map(json.loads, done.stdout.splitlines())
+        assert project["data"]["alias"] == "billing"
+        assert token["data"]["token"].startswith("hdy_")
+        told = [event["event_type"] for event in events["data"]["events"]]
+        assert told == ["token.created", "project.created", "token.created"]
+        seen = ""
+        while "token.created" not in seen:
+            seen += follower.stdout.readline()
+        assert "project.created" in seen
+        os.killpg(follower.pid, signal.SIGTERM)
+        follower.wait()

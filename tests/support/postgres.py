@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,8 +44,22 @@ class Postgres:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def dsn(self, database: str) -> str:
+        return f"host={self.env['PGHOST']} user={self.env['PGUSER']} dbname={database}"
+
     def ask(self, database: str, query: str) -> str:
         return self.run("psql", "-XAtqc", query, database).strip()
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A folder that the user which Postgres runs as can get to; pytest's are for one user."""
+    folder = Path(tempfile.mkdtemp(prefix="hoody-test-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

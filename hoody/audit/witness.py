@@ -1,0 +1,72 @@
+"""Says how transfers end: in the log, in the metrics, in the audit."""
+
+from __future__ import annotations
+
+from attrs import frozen
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from hoody import logs
+from hoody.audit.events import Event
+from hoody.audit.journal import Journal
+from hoody.interfaces import IPipeObserver
+from hoody.metrics import Metrics
+from hoody.pipes.meeting import Report
+from hoody.units import moment
+
+ACTOR = "request"
+
+_log = Logger(namespace="hoody")
+
+
+@implementer(IPipeObserver)
+@frozen(eq=False)
+class Witness:
+    _journal: Journal
+    _metrics: Metrics
+
+    def started(self, path: str) -> None:
+        """Its end says it all."""
+
+    def ended(self, report: Report) -> None:
+        _say(report)
+        self._metrics.pipe_is_over(
+            failed=report.error is not None, delivered=report.delivered, spliced=report.spliced
+        )
+        self._journal.add(event_of(report))
+
+
+def _say(report: Report) -> None:
+    outcome = "failed after" if report.error else "moved"
+    spliced = f" ({report.spliced} spliced)" if report.spliced else ""
+    seconds = round(report.ended - report.started, 3)
+    logs.say(
+        _log,
+        f"pipe {report.path!r} {outcome} {report.delivered} bytes{spliced} to"
+        f" {report.receivers} receiver(s) in {seconds} s",
+        path=report.path,
+        outcome=outcome,
+        bytes=report.delivered,
+        spliced=report.spliced,
+        receivers=report.receivers,
+        seconds=seconds,
+        error=report.error,
+    )
+
+
+def event_of(report: Report) -> Event:
+    """A transfer's end as the audit has it."""
+    return Event(
+        ts=moment(report.ended),
+        event_type="pipe.failed" if report.error else "pipe.completed",
+        actor=ACTOR,
+        resource_type="pipe",
+        resource_id=report.path,
+        data={
+            "bytes": report.delivered,
+            "receivers": report.receivers,
+            "digest": f"sha256:{report.digest.hex()}" if report.digest else None,
+            "error": report.error,
+        },
+        duration_ms=round((report.ended - report.started) * 1000, 3),
+    )

@@ -1,0 +1,125 @@
+"""This process among others: its signals, its descriptors, its data directory."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import resource
+import signal
+import stat
+import sys
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.base import ReactorBase
+
+Handler = Callable[[int, FrameType | None], Any] | int | None
+
+
+@define
+class Signals:
+    """
+    SIGTERM and SIGINT: the first does what Twisted does, which is to stop the
+    services; Twisted has no use for a second one, we have.
+    """
+
+    _reactor: ReactorBase
+    _again: Callable[[], None]
+    _former: dict[int, Handler] = field(factory=dict, init=False)
+
+    def install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._former[number] = signal.getsignal(number)
+            signal.signal(number, self._take)
+
+    def restore(self) -> None:
+        for number, handler in self._former.items():
+            signal.signal(number, handler)
+        self._former.clear()
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        former = self._former.get(number)
+        if self._reactor._stopped:
+            self._reactor.callFromThread(self._again)
+        elif callable(former):
+            former(number, frame)
+
+
+def raise_descriptor_limit() -> int:
+    """Take as many file descriptors as we may have; how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+class DataDirTaken(Exception):
+    """Another server has the data directory."""
+
+
+@define(eq=False)
+class DataDir:
+    """
+    The data directory, ours alone from L{take} on, for as long as this process lives.
+
+    @ivar path: absolute.
+    """
+
+    path: str
+    _lock: int | None = field(default=None, init=False)
+
+    @property
+    def root_token(self) -> str:
+        """The file that the root token is in."""
+        return os.path.join(self.path, "root-token")
+
+    @property
+    def has_root_token(self) -> bool:
+        """Whether some start has come as far as that."""
+        return os.path.exists(self.root_token)
+
+    @property
+    def saved(self) -> str:
+        """The folder that the database is saved to."""
+        return os.path.join(self.path, "saved")
+
+    def take(self) -> None:
+        """
+        Make it, and take it. It may have been made for us as root-only, and Postgres has
+        to get through to its own folder.
+
+        @raise DataDirTaken: with a sentence.
+        """
+        os.makedirs(self.path, mode=0o711, exist_ok=True)
+        if os.geteuid() == 0:
+            mode = stat.S_IMODE(os.stat(self.path).st_mode)
+            os.chmod(self.path, mode | 0o011)  # noqa: S103  # to pass through, not to look
+        lock = os.open(os.path.join(self.path, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(lock, 20).decode("ascii", "replace").strip() or "unknown"
+            os.close(lock)
+            raise DataDirTaken(
+                f"Another hoody (pid {pid}) uses the data directory {self.path}; stop it, or give"
+                " another --data-dir."
+            ) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, b"%d\n" % os.getpid())
+        self._lock = lock
+
+    def leave(self) -> None:
+        """Let another have it."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def say_to_operator(text: str) -> None:
+    """Say what must not be in a log."""
+    out = sys.__stderr__
+    if out is not None:
+        out.write(text + "\n")
+        out.flush()

@@ -1,0 +1,213 @@
+"""
+Who a request is from: a bearer token, a capability URL, or a page's session.
+
+The right token always passes; a wrong one costs its address, and nobody else.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from attrs import define
+
+from hoody.auth.keyring import Keyring
+from hoody.auth.principal import Principal
+from hoody.auth.signatures import Session
+from hoody.auth.suspects import Suspects
+from hoody.auth.tokens import Scope, Token
+from hoody.errors import Forbidden, NoToken, TooMany, Unavailable
+from hoody.protocols.request import Request
+
+COOKIE = "__Host-hoody"
+SESSION_LASTS = timedelta(hours=12)
+_SAFE = (b"GET", b"HEAD", b"OPTIONS")
+_BEARER = re.compile(rb"bearer +(\S+) *", re.IGNORECASE)
+
+
+class GoTo(Exception):
+    """
+    Ask again elsewhere, by GET.
+
+    @ivar cookie: to be set, as C{Set-Cookie} has it.
+    """
+
+    def __init__(self, url: str, cookie: str) -> None:
+        super().__init__(url)
+        self.url = url
+        self.cookie = cookie
+
+
+@define(eq=False)
+class Guard:
+    keyring: Keyring
+    suspects: Suspects
+
+    async def admit(self, request: Request, scope: Scope, *, page: bool) -> Principal:
+        """
+        @param scope: what is asked for.
+        @param page: whether this is something that browsers open, where a token in the
+            URL is taken for a session.
+        @raise NoToken: if they do not say who they are, or not truly.
+        @raise TooMany: if they have done so too often.
+        @raise Forbidden: if they may not.
+        @raise GoTo: if they have shown a token in the URL.
+        """
+        principal = await self._recognise(request, scope, page)
+        principal.require(scope)
+        return principal
+
+    def admit_at_once(self, request: Request, scope: Scope) -> Principal:
+        """As L{admit}, for bearers whose token is at hand, and with no time to ask further."""
+        secret = _bearer_of(request)
+        capability = _query_of(request).get("cap")
+        if secret is None and capability is not None and self.keyring.signer is not None:
+            return self._by_capability(request, capability, scope)
+        if secret is None:
+            raise self._unknown()
+        token = self.keyring.find(secret)
+        if token is None:
+            raise self._blame(request)
+        principal = Principal(actor=token.alias, token=token)
+        principal.require(scope)
+        return principal
+
+    async def _recognise(self, request: Request, scope: Scope, page: bool) -> Principal:
+        if self.keyring.signer is None:
+            raise Unavailable("The database has not been reached yet; try again in a moment.")
+        secret = _bearer_of(request)
+        if secret is not None:
+            token = await self.keyring.search(secret)
+            if token is None:
+                raise self._blame(request)
+            return Principal(actor=token.alias, token=token)
+        query = _query_of(request)
+        if "cap" in query:
+            return self._by_capability(request, query["cap"], scope)
+        if "token" in query:
+            await self._open_session(request, query["token"], page)
+        return self._by_session(request)
+
+    def _by_capability(self, request: Request, text: str, scope: Scope) -> Principal:
+        signer = self.keyring.signer
+        assert signer is not None
+        capability = signer.read_capability(text)
+        token = self.keyring.known(capability.token_id) if capability else None
+        if capability is None or token is None:
+            raise self._blame(request)
+        path = request.path.decode("ascii", "replace")
+        if not capability.allows(scope, path, self.keyring.now):
+            raise Forbidden(
+                f"This URL was given for {capability.right} on {capability.resource} until"
+                f" {capability.expires_at:%Y-%m-%dT%H:%M:%SZ}; ask for another one."
+            )
+        return Principal(actor=token.alias, token=token, only=capability.right)
+
+    async def _open_session(self, request: Request, secret: str, page: bool) -> None:
+        if not page or request.method != b"GET":
+            raise NoToken(
+                "A token in the URL is for pages and event streams, which browsers open;"
+                " send it as Authorization: Bearer."
+            )
+        token = await self.keyring.search(secret)
+        if token is None:
+            raise self._blame(request)
+        raise GoTo(_without_token(request), self._cookie(token))
+
+    def _cookie(self, token: Token) -> str:
+        signer, now = self.keyring.signer, self.keyring.now
+        assert signer is not None
+        expires = now + SESSION_LASTS
+        if token.expires_at is not None:
+            expires = min(expires, token.expires_at)
+        text = signer.sign_session(Session(token_id=token.id, expires_at=expires))
+        age = int((expires - now).total_seconds())
+        return f"{COOKIE}={text}; Path=/; Max-Age={age}; Secure; HttpOnly; SameSite=Lax"
+
+    def _by_session(self, request: Request) -> Principal:
+        signer = self.keyring.signer
+        assert signer is not None
+        text = _cookie_of(request)
+        session = signer.read_session(text) if text else None
+        if text is None or session is None or self.keyring.now >= session.expires_at:
+            raise self._unknown()
+        token = self.keyring.known(session.token_id)
+        if token is None:
+            raise self._unknown()
+        if request.method not in _SAFE:
+            given = request.getHeader(b"x-csrf-token") or b""
+            if not signer.is_csrf_token(given.decode("ascii", "replace"), text):
+                raise Forbidden(
+                    "A change by cookie needs the page's X-CSRF-Token; or send the token as"
+                    " Authorization: Bearer."
+                )
+            if not _is_same_origin(request):
+                raise Forbidden("A change by cookie must come from a page of this very origin.")
+        return Principal(actor=token.alias, token=token, session=text)
+
+    def csrf_token(self, principal: Principal) -> str:
+        """What a page made for this principal sends with its changes; empty without a session."""
+        signer = self.keyring.signer
+        if signer is None or principal.session is None:
+            return ""
+        return signer.csrf_token(principal.session)
+
+    def _blame(self, request: Request) -> Exception:
+        address, now = request.peer_address, request.site.reactor.seconds()
+        if self.suspects.blame(address, now):
+            return TooMany("Too many wrong tokens from your address; wait a minute.")
+        return NoToken(
+            "This token is not valid here: mistyped, revoked or expired. Ask for a new one, or,"
+            " on the machine, use the one in the data directory's root-token."
+        )
+
+    def _unknown(self) -> NoToken:
+        return NoToken(
+            "This needs a token; send Authorization: Bearer hdy_... (the first one is in the"
+            " data directory's file root-token)."
+        )
+
+
+def _bearer_of(request: Request) -> str | None:
+    given = request.getHeader(b"authorization")
+    if given is None:
+        return None
+    match = _BEARER.fullmatch(given)
+    return (match[1] if match else given).decode("ascii", "replace")
+
+
+def _query_of(request: Request) -> dict[str, str]:
+    return dict(parse_qsl(request.query.decode("ascii", "replace"), keep_blank_values=True))
+
+
+def _cookie_of(request: Request) -> str | None:
+    """Of two cookies of the name, browsers send the better one first (RFC 6265 5.4)."""
+    jar: SimpleCookie = SimpleCookie()
+    try:
+        jar.load((request.getHeader(b"cookie") or b"").decode("latin-1"))
+    except CookieError:
+        return None
+    return jar[COOKIE].value if COOKIE in jar else None
+
+
+def _is_same_origin(request: Request) -> bool:
+    """
+    As the browser says it. A container's own pages are of the same site, but not of
+    the same origin.
+    """
+    site = request.getHeader(b"sec-fetch-site")
+    if site is not None:
+        return site == b"same-origin"
+    origin = urlsplit((request.getHeader(b"origin") or b"").decode("latin-1"))
+    host = (request.getHeader(b"host") or b"").decode("latin-1").lower()
+    return bool(origin.netloc) and origin.netloc.lower() == host
+
+
+def _without_token(request: Request) -> str:
+    query = parse_qsl(request.query.decode("ascii", "replace"), keep_blank_values=True)
+    rest = urlencode([(name, value) for name, value in query if name != "token"])
+    # Of one slash: two would name another host.
+    path = "/" + request.path.decode("ascii", "replace").lstrip("/")
+    return f"{path}?{rest}" if rest else path

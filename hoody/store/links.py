@@ -1,0 +1,180 @@
+"""
+Connections to Postgres: txpostgres's, fenced.
+
+What is fenced: a cancelled Deferred of txpostgres raises, and one that waits
+may wait for ever; here a caller may go at any time, and the connection is
+cleaned behind it. A connection that died idle raises into the reactor; here it
+is told to whoever keeps it.
+
+Private names of txpostgres used here, as of 1.7: none but that
+C{Connection.doRead} raises when an idle connection dies, which
+L{tests.contract.test_store} would notice.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg2
+import psycopg2.extensions
+from attrs import define, field
+from twisted.internet.base import ReactorBase
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+from txpostgres import txpostgres
+
+from hoody.errors import DatabaseAway
+
+Rows = list[tuple[Any, ...]]
+
+STATEMENT_TIMEOUT = 10
+"""Seconds after which the server gives a statement up that nobody waits for any more."""
+OPTIONS = (
+    f"-c search_path=hoody -c statement_timeout={STATEMENT_TIMEOUT}s"
+    f" -c idle_in_transaction_session_timeout={STATEMENT_TIMEOUT}s -c timezone=UTC"
+)
+
+
+def first_line(error: BaseException) -> str:
+    """What an error of libpq says, short enough for a sentence."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+class _Connection(txpostgres.Connection):  # type: ignore[misc]
+    """@ivar died: called when it is found dead while nothing is asked of it."""
+
+    died: Callable[[], None]
+
+    def doRead(self) -> None:
+        try:
+            super().doRead()
+        except Exception:
+            self.died()
+
+
+async def resolved(dsn: str) -> dict[str, Any]:
+    """
+    What a DSN says, with host names looked up: libpq would hold the reactor
+    while it does so.
+
+    @raise psycopg2.ProgrammingError: if it is none.
+    """
+    words: dict[str, Any] = psycopg2.extensions.parse_dsn(dsn)
+    host = words.get("host", "")
+    if host and "hostaddr" not in words and host[0] not in "/@" and "," not in host:
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            found = await deferToThread(
+                socket.getaddrinfo, host, words.get("port"), type=socket.SOCK_STREAM
+            )
+            words["hostaddr"] = found[0][4][0]
+    words["options"] = f"{words.get('options', '')} {OPTIONS}".strip()
+    words.setdefault("application_name", "hoody")
+    return words
+
+
+@define(eq=False)
+class Link:
+    """
+    One connection: one question at a time.
+
+    @ivar late: until when what is asked may take, in seconds of the reactor's clock.
+    @ivar usable: whether more may be asked.
+    @ivar on_death: called once, when it dies while nothing is asked of it.
+    """
+
+    _reactor: ReactorBase
+    _connection: _Connection
+    late: float = field(default=float("inf"), init=False)
+    usable: bool = field(default=True, init=False)
+    on_death: Callable[[], None] | None = field(default=None, init=False)
+    _waiting: Deferred[Any] | None = field(default=None, init=False)
+    _running: Deferred[Any] | None = field(default=None, init=False)
+    _quiet: list[Deferred[None]] = field(factory=list, init=False)
+
+    @classmethod
+    async def open(cls, reactor: ReactorBase, dsn: str) -> Link:
+        """@raise DatabaseAway: if it cannot be."""
+        connection = _Connection(reactor)
+        link = cls(reactor, connection)
+        connection.died = link._found_dead
+        try:
+            await connection.connect(**await resolved(dsn))
+        except (psycopg2.Error, OSError, txpostgres.UnexpectedPollResult) as error:
+            raise DatabaseAway(first_line(error)) from error
+        return link
+
+    def run(self, sql: str, values: Sequence[object] | dict[str, object] = ()) -> Deferred[Rows]:
+        """
+        Ask.
+
+        @return: the rows, if there are any. It may be cancelled; what was asked is
+            then finished behind the caller's back.
+        @raise DatabaseAway: if Postgres went, or took too long.
+        @raise psycopg2.Error: what it says to the question itself.
+        """
+        waiting: Deferred[Rows] = Deferred()
+        if not self.usable or self._running is not None:
+            waiting.errback(DatabaseAway("the connection was lost"))
+            return waiting
+        self._waiting = waiting
+        cursor = self._connection.cursor()
+        self._running = cursor.execute(sql, values or None)  # may be over already
+        self._running.addCallback(lambda _: cursor.fetchall() if cursor.description else [])
+        self._running.addBoth(self._answered, waiting)
+        return waiting
+
+    def look(self) -> None:
+        """Give up what takes too long."""
+        if self._waiting is not None and self._reactor.seconds() > self.late:
+            waiting, self._waiting, self.usable = self._waiting, None, False
+            if not waiting.called:
+                waiting.errback(DatabaseAway("it did not answer in time"))
+            self.close()
+
+    async def quiet(self) -> None:
+        """Wait for the end of what is being asked, whoever asked it."""
+        if self._running is not None:
+            done: Deferred[None] = Deferred()
+            self._quiet.append(done)
+            await done
+
+    def on_notify(self, observer: Callable[[str], None]) -> None:
+        """Have C{observer} called with the payload of each NOTIFY."""
+        self._connection.addNotifyObserver(lambda notify: observer(notify.payload))
+
+    def close(self) -> None:
+        self.usable = False
+        if self._connection.pollable() is not None:
+            self._connection.close()
+
+    def _answered(self, result: Any, waiting: Deferred[Any]) -> None:
+        self._running = self._waiting = None
+        quiet, self._quiet = self._quiet, []
+        if isinstance(result, Failure):
+            result = self._understood(result)
+        for done in quiet:
+            done.callback(None)
+        if not waiting.called:
+            waiting.callback(result)  # a Failure goes down the errbacks
+
+    def _understood(self, failure: Failure) -> Failure:
+        error = failure.value
+        assert error is not None
+        if self.usable and isinstance(error, psycopg2.Error) and not self._connection.closed:
+            if not isinstance(error, psycopg2.OperationalError):
+                return failure
+            return Failure(DatabaseAway(first_line(error)))
+        self.close()
+        return Failure(DatabaseAway(first_line(error)))
+
+    def _found_dead(self) -> None:
+        self.close()
+        told, self.on_death = self.on_death, None
+        if told is not None:
+            told()

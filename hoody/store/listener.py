@@ -1,0 +1,109 @@
+"""What servers of one database tell each other (LISTEN, NOTIFY), and whether it lives."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from attrs import define, field
+from twisted.internet.base import ReactorBase
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
+
+from hoody.store.links import Link
+
+BEAT = 1.0
+"""Seconds between two looks at whether Postgres is there."""
+PATIENCE = 2.0
+"""Seconds that its answer may take."""
+
+_log = Logger(namespace="hoody.database")
+
+
+@define(eq=False)
+class Listener:
+    """
+    Keeps one connection for what others announce. It is asked for a sign of life
+    now and then; when it is lost another is made, and all observers are called, since
+    they may have missed something.
+
+    @ivar problem: why there is none, or C{None}.
+    """
+
+    _reactor: ReactorBase
+    open_link: Callable[[], Awaitable[Link]]
+    problem: str | None = field(default=None, init=False)
+    _observers: dict[str, list[Callable[[], None]]] = field(factory=dict, init=False)
+    _link: Link | None = field(default=None, init=False)
+    _beating: bool = field(default=False, init=False)
+    _beats: LoopingCall = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._beats = LoopingCall(self._beat)
+        self._beats.clock = self._reactor
+
+    @property
+    def connections(self) -> int:
+        return int(self._link is not None)
+
+    def start(self) -> None:
+        self._beats.start(BEAT)
+
+    def stop(self) -> None:
+        if self._beats.running:
+            self._beats.stop()
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def observe(self, topic: str, observer: Callable[[], None]) -> None:
+        self._observers.setdefault(topic, []).append(observer)
+
+    def _beat(self) -> None:
+        if self._link is not None:
+            self._link.look()
+        if not self._beating:
+            self._beating = True
+            ensureDeferred(self._live())
+
+    async def _live(self) -> None:
+        try:
+            if self._link is None or not self._link.usable:
+                await self._connect()
+            else:
+                await self._ask(self._link, "SELECT 1")
+        except Exception as error:
+            self._lost(getattr(error, "reason", str(error)))
+        finally:
+            self._beating = False
+
+    async def _connect(self) -> None:
+        link = await self.open_link()
+        if not self._beats.running:
+            link.close()
+            return
+        self._link = link
+        link.on_death = lambda: self._lost("the connection was lost")
+        link.on_notify(self._announced)
+        await self._ask(link, "LISTEN hoody")
+        if self.problem is not None:
+            _log.info("the database is back")
+        self.problem = None
+        for topic in tuple(self._observers):
+            self._announced(topic)
+
+    async def _ask(self, link: Link, sql: str) -> None:
+        link.late = self._reactor.seconds() + PATIENCE
+        await link.run(sql)
+
+    def _announced(self, topic: str) -> None:
+        for observer in self._observers.get(topic, []):
+            observer()
+
+    def _lost(self, reason: str) -> None:
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self.problem is None and self._beats.running:
+            _log.error("the database is away: {reason}", reason=reason)
+            self.problem = reason

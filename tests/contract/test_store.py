@@ -1,0 +1,484 @@
+"""What every store keeps: the real one, and the one in memory."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import cast
+
+import psycopg2
+import pytest
+import pytest_twisted
+from twisted.internet import reactor
+from twisted.internet.base import ReactorBase
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.interfaces import IReactorTime
+
+from hoody.audit.events import Event, Filter
+from hoody.auth.tokens import Scope, Token, mint
+from hoody.errors import DatabaseAway, Taken
+from hoody.interfaces import IStore
+from hoody.projects import Project
+from hoody.sleeping import sleep
+from hoody.store.database import Database, External
+from hoody.store.memory import MemoryStore
+from hoody.store.migrations import SchemaRefused
+from tests.support.postgres import Postgres
+
+NOW = datetime(2026, 5, 4, 2, 55, 8, tzinfo=UTC)
+_numbers = itertools.count(1)
+
+
+def seconds() -> float:
+    return cast(IReactorTime, reactor).seconds()
+
+
+async def nothing() -> None:
+    pass
+
+
+def refused(refusal: SchemaRefused) -> None:
+    raise AssertionError(refusal.sentence)
+
+
+async def opened(cluster: Postgres, name: str) -> Database:
+    database = Database(
+        cast(ReactorBase, reactor),
+        External(cluster.dsn(name)),
+        lambda: None,
+        nothing,
+        refused,
+    )
+    database.start()
+    await database.ready(20)
+    return database
+
+
+@pytest_twisted.async_yield_fixture  # type: ignore[untyped-decorator]
+async def postgres_store(cluster: Postgres) -> AsyncIterator[Database]:
+    name = f"store{next(_numbers)}"
+    cluster.run("createdb", name)
+    database = await opened(cluster, name)
+    yield database
+    await database.stop()
+    left = cluster.ask(
+        "postgres",
+        "SELECT count(*) FROM pg_stat_activity"
+        f" WHERE datname = '{name}' AND state LIKE 'idle in%'",
+    )
+    assert left == "0"
+
+
+@pytest.fixture
+def memory_store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture(params=["memory_store", "postgres_store"], ids=["memory", "postgres"])
+def store(request: pytest.FixtureRequest) -> IStore:
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
+def awaits(test: Callable[..., Awaitable[None]]) -> Callable[..., Deferred[None]]:
+    return pytest_twisted.ensureDeferred(test)  # type: ignore[no-any-return]
+
+
+def project(alias: str, **more: object) -> Project:
+    number = f"{next(_numbers):024x}"
+    return Project(id=number, alias=alias, created_at=NOW, updated_at=NOW, **more)  # type: ignore[arg-type]
+
+
+def event(event_type: str = "project.created", **more: object) -> Event:
+    given: dict[str, object] = {
+        "ts": NOW,
+        "event_type": event_type,
+        "actor": "root",
+        "resource_type": event_type.partition(".")[0],
+        "resource_id": "x",
+        **more,
+    }
+    return Event(**given)  # type: ignore[arg-type]
+
+
+async def record(store: IStore, *events: Event) -> None:
+    async with store.transaction() as transaction:
+        for one in events:
+            transaction.record(one)
+
+
+async def told(store: IStore, **wanted: object) -> list[Event]:
+    async with store.transaction() as transaction:
+        found, _ = await transaction.events.page(Filter(**wanted), 0, 100, True)  # type: ignore[arg-type]
+    return found
+
+
+# Projects
+
+
+@awaits
+async def test_a_project_is_found_by_its_id_and_by_its_alias_in_any_case(store: IStore) -> None:
+    made = project("Billing", color="red", max_snapshots=3, snapshot_retention_days=7, dense=True)
+    async with store.transaction() as transaction:
+        await transaction.projects.add(made)
+    async with store.transaction() as transaction:
+        assert await transaction.projects.find(made.id) == made
+        assert await transaction.projects.find("bILLING") == made
+        assert await transaction.projects.find("nobody") is None
+
+
+@awaits
+async def test_an_alias_is_taken_once_whatever_its_case(store: IStore) -> None:
+    first, second = project("one"), project("two")
+    async with store.transaction() as transaction:
+        await transaction.projects.add(first)
+        await transaction.projects.add(second)
+    with pytest.raises(Taken):
+        async with store.transaction() as transaction:
+            await transaction.projects.add(project("ONE"))
+    with pytest.raises(Taken):
+        async with store.transaction() as transaction:
+            await transaction.projects.change(
+                Project(id=second.id, alias="One", created_at=NOW, updated_at=NOW)
+            )
+
+
+@awaits
+async def test_projects_come_in_pages_and_in_order(store: IStore) -> None:
+    async with store.transaction() as transaction:
+        for alias in ("c", "a", "b"):
+            await transaction.projects.add(project(alias))
+        found, total = await transaction.projects.page(1, 5, "alias", True)
+        back, _ = await transaction.projects.page(0, 2, "alias", False)
+    assert ([one.alias for one in found], total) == (["b", "c"], 3)
+    assert [one.alias for one in back] == ["c", "b"]
+
+
+@awaits
+async def test_a_change_and_a_removal_stay(store: IStore) -> None:
+    first, second = project("one"), project("two")
+    async with store.transaction() as transaction:
+        await transaction.projects.add(first)
+        await transaction.projects.add(second)
+    changed = Project(id=first.id, alias="uno", created_at=NOW, updated_at=NOW, max_containers=2)
+    async with store.transaction() as transaction:
+        await transaction.projects.change(changed)
+        await transaction.projects.remove(second.id)
+    async with store.transaction() as transaction:
+        found, total = await transaction.projects.page(0, 10, "alias", True)
+    assert (found, total) == ([changed], 1)
+
+
+# Tokens
+
+
+def token(alias: str, **more: object) -> Token:
+    return mint(alias=alias, scopes=(Scope.READ, Scope.CRON), now=NOW, **more)[0]  # type: ignore[arg-type]
+
+
+@awaits
+async def test_a_token_is_kept_with_all_that_it_has(store: IStore) -> None:
+    made = token("ci", containers=("a" * 24,), expires_at=NOW + timedelta(days=1))
+    async with store.transaction() as transaction:
+        await transaction.tokens.add(made)
+    async with store.transaction() as transaction:
+        assert await transaction.tokens.get(made.id) == made
+        assert await transaction.tokens.all() == [made]
+        assert await transaction.tokens.remove(made.id)
+        assert not await transaction.tokens.remove(made.id)
+        assert await transaction.tokens.get(made.id) is None
+
+
+@awaits
+async def test_there_is_one_root_token(store: IStore) -> None:
+    async with store.transaction() as transaction:
+        await transaction.tokens.add(token("root", root=True))
+    with pytest.raises(Taken):
+        async with store.transaction() as transaction:
+            await transaction.tokens.add(token("another", root=True))
+
+
+@awaits
+async def test_a_secret_is_what_it_was_first(store: IStore) -> None:
+    async with store.transaction() as transaction:
+        assert await transaction.secret("signing", b"\x00first") == b"\x00first"
+    async with store.transaction() as transaction:
+        assert await transaction.secret("signing", b"second") == b"\x00first"
+        assert await transaction.secret("other", b"third") == b"third"
+
+
+# Events
+
+
+@awaits
+async def test_an_event_is_told_as_it_was_recorded_and_in_order(store: IStore) -> None:
+    first = event(
+        data={"alias": "ü\\\"'%s", "n": [1, None]},
+        duration_ms=1.5,
+        request_id="r",
+        container_id="c",
+        project_id="p",
+    )
+    await record(store, first, event("token.created"))
+    await record(store, event("token.revoked", ts=NOW - timedelta(days=1)))
+    found = await told(store)
+    assert [one.event_type for one in found] == [
+        "project.created",
+        "token.created",
+        "token.revoked",
+    ]
+    assert found[0].data == first.data
+    assert (found[0].ts, found[0].duration_ms, found[0].request_id) == (NOW, 1.5, "r")
+    assert (found[0].container_id, found[0].project_id) == ("c", "p")
+    seqs = [one.seq for one in found]
+    assert seqs == sorted(set(seqs))
+    assert 0 not in seqs
+
+
+@awaits
+async def test_every_filter_of_events_filters(store: IStore) -> None:
+    await record(
+        store,
+        event("token.created", container_id="a", project_id="p"),
+        event("token.revoked", container_id="b", ts=NOW + timedelta(hours=1)),
+        event("pipe.failed", project_id="p", ts=NOW + timedelta(hours=2)),
+    )
+
+    async def types(**wanted: object) -> list[str]:
+        return [one.event_type for one in await told(store, **wanted)]
+
+    assert await types(container_id="a") == ["token.created"]
+    assert await types(project_id="p") == ["token.created", "pipe.failed"]
+    assert await types(event_types=("pipe.failed", "token.revoked")) == [
+        "token.revoked",
+        "pipe.failed",
+    ]
+    assert await types(resource_type="token") == ["token.created", "token.revoked"]
+    assert await types(containers=("b", "c")) == ["token.revoked"]
+    assert await types(containers=()) == []
+    assert await types(since=NOW + timedelta(hours=1)) == ["token.revoked", "pipe.failed"]
+    assert await types(until=NOW + timedelta(hours=1)) == ["token.created"]
+    assert await types(resource_type="token", container_id="b") == ["token.revoked"]
+
+
+@awaits
+async def test_events_come_in_pages_either_way_and_behind_one(store: IStore) -> None:
+    await record(store, *(event(resource_id=str(n)) for n in range(5)))
+    async with store.transaction() as transaction:
+        newest_first, total = await transaction.events.page(Filter(), 1, 2, False)
+        assert ([one.resource_id for one in newest_first], total) == (["3", "2"], 5)
+        behind = await transaction.events.after(newest_first[1].seq, Filter(), 10)
+        assert [one.resource_id for one in behind] == ["3", "4"]
+        assert await transaction.events.newest() == behind[-1].seq
+
+
+@awaits
+async def test_what_is_too_old_goes_a_batch_at_a_time_and_nothing_else(store: IStore) -> None:
+    await record(store, *(event(ts=NOW - timedelta(days=n), resource_id=str(n)) for n in range(5)))
+    async with store.transaction() as transaction:
+        assert await transaction.events.expire(NOW - timedelta(days=1, hours=1), 2) == 2
+    async with store.transaction() as transaction:
+        assert await transaction.events.expire(NOW - timedelta(days=1, hours=1), 2) == 1
+    assert [one.resource_id for one in await told(store)] == ["0", "1"]
+
+
+# Transactions
+
+
+@awaits
+async def test_nothing_of_a_transaction_that_fails_is_true(store: IStore) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with store.transaction() as transaction:
+            await transaction.projects.add(project("lost"))
+            transaction.record(event())
+            raise ZeroDivisionError
+    async with store.transaction() as transaction:
+        assert await transaction.projects.find("lost") is None
+    assert await told(store) == []
+
+
+@awaits
+async def test_observers_are_told_after_a_change_is_true_and_of_no_other(store: IStore) -> None:
+    heard: list[str] = []
+    store.observe("tokens", lambda: heard.append("tokens"))
+    store.observe("events", lambda: heard.append("events"))
+    await sleep(reactor, 0.2)
+    heard.clear()
+    with pytest.raises(ZeroDivisionError):
+        async with store.transaction() as transaction:
+            transaction.announce("tokens")
+            raise ZeroDivisionError
+    await record(store, event())
+    late = seconds() + 5
+    while not heard and seconds() < late:
+        await sleep(reactor, 0.01)
+    assert heard == ["events"]
+    async with store.transaction() as transaction:
+        transaction.announce("tokens")
+    while len(heard) < 2 and seconds() < late:
+        await sleep(reactor, 0.01)
+    assert heard == ["events", "tokens"]
+
+
+# Only the real one
+
+
+@awaits
+async def test_whoever_is_cancelled_leaves_no_transaction_and_no_connection_behind(
+    postgres_store: Database,
+) -> None:
+    store, sizes = postgres_store, set()
+    for after in (0.0, 0.001, 0.003, 0.01, 0.03):
+
+        async def work() -> None:
+            async with store.transaction() as transaction:
+                await transaction.projects.add(project("never"))
+                await transaction._link.run("SELECT pg_sleep(0.05)")
+                await transaction.projects.add(project("neither"))
+
+        running = ensureDeferred(work())
+        await sleep(reactor, after)
+        running.cancel()
+        with pytest.raises(CancelledError):
+            await running
+        # The next is served at once, on a connection of its own if need be.
+        async with store.transaction() as transaction:
+            assert await transaction.projects.find("never") is None
+        sizes.add(len(store.pool.links))
+    late = seconds() + 5
+    while store.pool.busy and seconds() < late:
+        await sleep(reactor, 0.02)
+    assert store.pool.busy == 0
+    assert max(sizes) <= store.pool.size
+
+
+@awaits
+async def test_who_waits_for_a_connection_may_be_cancelled_too(postgres_store: Database) -> None:
+    pool = postgres_store.pool
+    taken = [await pool.take(seconds() + 5) for _ in range(pool.size)]
+    waiting = pool.take(seconds() + 5)
+    waiting.cancel()
+    with pytest.raises(CancelledError):
+        await waiting
+    assert pool.waiting == 0
+    with pytest.raises(DatabaseAway, match="busy"):
+        await pool.take(seconds() + 0.1)
+    for link in taken:
+        pool.give_back(link)
+    async with postgres_store.transaction() as transaction:
+        assert await transaction.events.newest() == 0
+
+
+@awaits
+async def test_a_question_that_takes_too_long_is_given_up_in_time(
+    postgres_store: Database,
+) -> None:
+    begun = seconds()
+    with pytest.raises(DatabaseAway, match="in time"):
+        async with postgres_store.transaction() as transaction:
+            await transaction._link.run("SELECT pg_sleep(30)")
+    assert seconds() - begun < 2
+    async with postgres_store.transaction() as transaction:
+        assert await transaction.events.newest() == 0
+
+
+@awaits
+async def test_an_idle_connection_that_dies_is_replaced_without_a_word(
+    postgres_store: Database, cluster: Postgres
+) -> None:
+    async with postgres_store.transaction() as transaction:
+        await transaction.events.newest()
+    cluster.ask(
+        "postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'hoody'",
+    )
+    late = seconds() + 5
+    while (postgres_store.pool.links or postgres_store.listener.problem) and (seconds() < late):
+        await sleep(reactor, 0.02)
+    async with postgres_store.transaction() as transaction:
+        assert await transaction.events.newest() == 0
+
+
+@awaits
+async def test_what_is_announced_while_nobody_listens_is_made_up_for(
+    postgres_store: Database, cluster: Postgres
+) -> None:
+    heard: list[bool] = []
+    await sleep(reactor, 0.2)
+    postgres_store.observe("tokens", lambda: heard.append(True))
+    cluster.ask(
+        "postgres",
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'LISTEN hoody'"
+        " OR query = 'SELECT 1'",
+    )
+    late = seconds() + 10
+    while not heard and seconds() < late:
+        await sleep(reactor, 0.02)
+    assert heard
+
+
+@awaits
+async def test_events_of_many_transactions_at_once_become_true_in_order(
+    postgres_store: Database,
+) -> None:
+    """Who reads behind the newest that he has seen misses none, however they overlap."""
+    seen: list[int] = []
+    running = True
+
+    async def write() -> None:
+        for _ in range(20):
+            await record(postgres_store, event())
+
+    async def read() -> None:
+        while running:
+            async with postgres_store.transaction() as transaction:
+                found = await transaction.events.after(seen[-1] if seen else 0, Filter(), 1000)
+            seen.extend(one.seq for one in found)
+
+    reading = ensureDeferred(read())
+    writers = [ensureDeferred(write()) for _ in range(5)]
+    for writer in writers:
+        await writer
+    running = False
+    await reading
+    async with postgres_store.transaction() as transaction:
+        found = await transaction.events.after(seen[-1], Filter(), 1000)
+    assert len(seen) + len(found) == 100
+    assert seen == sorted(set(seen))
+
+
+@awaits
+async def test_the_database_itself_lets_nobody_change_what_happened(
+    postgres_store: Database, cluster: Postgres
+) -> None:
+    await record(postgres_store, event(), event())
+    dsn = postgres_store.source.dsn
+    for statement in (
+        "UPDATE hoody.events SET actor = 'nobody'",
+        "DELETE FROM hoody.events",
+        "TRUNCATE hoody.events",
+        "BEGIN; SELECT set_config('hoody.expire_before', '2026-05-04', true);"
+        "DELETE FROM hoody.events; COMMIT",
+    ):
+        connection = psycopg2.connect(dsn)
+        try:
+            with (
+                connection.cursor() as cursor,
+                pytest.raises(psycopg2.errors.RestrictViolation, match="only ever added"),
+            ):
+                cursor.execute(statement)
+        finally:
+            connection.close()
+    assert len(await told(postgres_store)) == 2
+
+
+@awaits
+async def test_many_that_come_at_once_are_all_served(postgres_store: Database) -> None:
+    async def one(number: int) -> int:
+        async with postgres_store.transaction() as transaction:
+            await transaction.events.newest()
+            return number
+
+    running = [ensureDeferred(one(number)) for number in range(200)]
+    assert [await each for each in running] == list(range(200))
+    assert len(postgres_store.pool.links) <= postgres_store.pool.size

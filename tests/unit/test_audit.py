@@ -1,0 +1,163 @@
+"""The journal, retention and words, with a clock that the test moves."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import pytest_twisted
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from hoody.audit import words
+from hoody.audit.events import TYPES, Event, Filter, seq_of
+from hoody.audit.feed import Feed
+from hoody.audit.journal import EVERY, Journal
+from hoody.audit.retention import Retention
+from hoody.store.memory import MemoryStore
+from hoody.units import moment, timed_id
+
+NOW = datetime(2026, 5, 4, 2, 55, 8, tzinfo=UTC)
+
+
+def event(event_type: str = "pipe.completed", **more: object) -> Event:
+    given: dict[str, object] = {
+        "ts": NOW,
+        "event_type": event_type,
+        "actor": "request",
+        "resource_type": "pipe",
+        "resource_id": "a",
+        **more,
+    }
+    return Event(**given)  # type: ignore[arg-type]
+
+
+class Audit:
+    def __init__(self) -> None:
+        self.store, self.clock = MemoryStore(), Clock()
+        self.clock.advance(NOW.timestamp())
+        self.journal = Journal(self.store, self.clock)
+        self.journal.start()
+
+    async def told(self) -> list[str]:
+        async with self.store.transaction() as transaction:
+            found, _ = await transaction.events.page(Filter(), 0, 10**6, True)
+        return [one.resource_id for one in found]
+
+
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+async def test_what_is_added_is_written_soon_and_in_order() -> None:
+    audit = Audit()
+    for number in range(3):
+        audit.journal.add(event(resource_id=str(number)))
+    assert await audit.told() == []
+    audit.clock.advance(EVERY)
+    assert await audit.told() == ["0", "1", "2"]
+    assert audit.journal.waiting == 0
+
+
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+async def test_while_the_database_is_away_events_wait() -> None:
+    audit = Audit()
+    audit.store.away = "it is gone"
+    for number in range(1200):
+        audit.journal.add(event(resource_id=str(number)))
+    audit.clock.advance(EVERY)
+    assert audit.journal.waiting == 1200
+    audit.store.away = None
+    audit.clock.advance(EVERY)
+    assert await audit.told() == [str(number) for number in range(1200)]
+
+
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+async def test_there_is_an_end_to_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hoody.audit.journal.MOST", 5)
+    audit = Audit()
+    audit.store.away = "it is gone"
+    for number in range(8):
+        audit.journal.add(event(resource_id=str(number)))
+    assert audit.journal.lost == 3
+    audit.store.away = None
+    audit.clock.advance(EVERY)
+    assert await audit.told() == ["3", "4", "5", "6", "7"]
+
+
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+async def test_what_is_left_is_written_at_the_end() -> None:
+    audit = Audit()
+    audit.journal.add(event())
+    await audit.journal.stop()
+    assert await audit.told() == ["a"]
+    assert not audit.clock.getDelayedCalls()
+
+
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+async def test_what_is_too_old_goes_as_time_goes() -> None:
+    audit = Audit()
+    retention = Retention(audit.store, audit.clock, 3600.0, 60.0)
+    retention.start()
+    for minutes in range(3):
+        audit.journal.add(event(ts=NOW + timedelta(minutes=minutes), resource_id=str(minutes)))
+    audit.clock.advance(EVERY)
+    audit.clock.pump([60.0] * 58)
+    assert await audit.told() == ["0", "1", "2"]
+    audit.clock.pump([60.0] * 3)
+    assert await audit.told() == ["1", "2"] or await audit.told() == ["2"]
+    audit.clock.pump([60.0] * 3)
+    assert await audit.told() == []
+
+
+def test_a_feed_wakes_whoever_waits_and_lets_nobody_miss_anything() -> None:
+    feed, heard = Feed(), []
+    count = feed.count
+    feed.later_than(count).addCallback(lambda _: heard.append("first"))
+    assert heard == []
+    feed.changed()
+    assert heard == ["first"]
+    feed.later_than(count).addCallback(lambda _: heard.append("late"))
+    assert heard == ["first", "late"]
+    waiting: Deferred[None] = feed.later_than(feed.count)
+    waiting.addErrback(lambda _: heard.append("cancelled"))
+    waiting.cancel()
+    feed.close()
+    assert heard == ["first", "late", "cancelled"]
+    assert feed.later_than(feed.count).called
+
+
+@pytest.mark.parametrize("event_type", TYPES)
+def test_every_type_of_event_has_words(event_type: str) -> None:
+    said = words.sentence(event(event_type, data={"alias": "app {x}"}))
+    assert "app {x}" in said
+    assert event_type not in said
+
+
+def test_details_are_said_in_few_words() -> None:
+    said = words.details(event(data={"bytes": 412 * 1024 * 1024, "receivers": 3}))
+    assert said == "412 MiB; to 3 receivers"
+    assert words.details(event(data={"error": "gone", "digest": None})) == "gone"
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "said"),
+    [(None, ""), (8, "8 ms"), (8000, "8.0 s"), (125_000, "2 min 5 s"), (7_260_000, "2 h 1 min")],
+)
+def test_durations_are_said_as_people_do(milliseconds: float | None, said: str) -> None:
+    assert words.duration_in_words(milliseconds) == said
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(5, "5 bytes"), (1536, "1.5 KiB"), (200 * 1024**3, "200 GiB")]
+)
+def test_sizes_are_said_as_people_do(count: int, said: str) -> None:
+    assert words.size_in_words(count) == said
+
+
+def test_an_events_id_says_when_and_which() -> None:
+    one = event(seq=77)
+    assert len(one.id) == 24
+    assert seq_of(one.id) == 77
+    assert int(one.id[:8], 16) == int(NOW.timestamp())
+    for bad in ("", "77", "x" * 24, "A" * 24):
+        with pytest.raises(ValueError, match="24 hex digits"):
+            seq_of(bad)
+    assert timed_id(moment(0), 1) == "0" * 23 + "1"
