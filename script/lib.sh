@@ -40,20 +40,25 @@ has_postgres() {
         command -v initdb >/dev/null 2>&1
 }
 
+# Whether .venv can be gone on with: of this Python, made in this place.
+venv_fits() {
+    [ "$("$venv/bin/python" -c 'import pip, sys; print(sys.prefix, sys.version)' 2>/dev/null)" \
+        = "$venv $("$python" -c 'import sys; print(sys.version)')" ]
+}
+
 # prepare_venv WHAT: .venv with hoody from this checkout and what it needs, for the
 # server, or for all, the tests too. Without a Postgres on the machine, one comes with it.
 # Done again only when the requirements, the checkout's place or Python change.
 prepare_venv() {
     find_python
-    wanted=$({ cat "$root/setup.cfg" "$root/pyproject.toml"; echo "$root"; "$python" -V; } \
-        | sha256sum)
+    wanted=$({ cat "$root/setup.cfg"; echo "$root"; "$python" -V; } | sha256sum | cut -c1-64)
     have=$(cat "$venv/prepared" 2>/dev/null || true)
     extras=
     has_postgres || extras=embedded
     case "$have" in "$wanted all $extras" | "$wanted $1 $extras") return 0 ;; esac
     case "$have" in *" all "*) set -- all ;; esac  # what was there before stays
     say "preparing $venv"
-    if [ "${have% * *}" != "$wanted" ]; then
+    if ! venv_fits; then
         if ! "$python" -c 'import ensurepip' 2>/dev/null; then
             missing="${missing:-} python3-venv"
             install_needed || exit 1
@@ -62,10 +67,9 @@ prepare_venv() {
     fi
     names=$extras
     [ "$1" = all ] && names="test${extras:+,$extras}"
-    requirement="$root${names:+[$names]}"
     # The default editable install hides the twistd plugin; this way of it does not.
     "$venv/bin/pip" -q --disable-pip-version-check install --config-settings \
-        editable_mode=compat -e "$requirement" >&2
+        editable_mode=compat -e "$root${names:+[$names]}" >&2
     [ "$1" = all ] && "$venv/bin/pip" -q --disable-pip-version-check install 'tox >= 4' >&2
     echo "$wanted $1 $extras" >"$venv/prepared"
 }
