@@ -82,6 +82,7 @@ def _measure(works: Mapping[str, Work], rounds: int, scale: Scale) -> Iterator[R
     """Each run as it is done. A first round, a small one, only warms all up."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.chmod(0o755)  # the Postgres of each hoody is run by another user
         names = dict.fromkeys(name for work in works.values() for name in work.servers)
         servers = {name: stack.enter_context(serving(name, folder)) for name in names}
         for number in range(rounds + 1):

@@ -51,6 +51,10 @@ _STOP_SECONDS = 20
 _ADOPT_SECONDS = 5
 _RESTART_SECONDS = (0.1, 0.5, 1, 2, 5, 10)
 _LOG_LIMIT = 10 * 1024 * 1024
+_PASS_THROUGH = (
+    "the system user that Postgres runs as must be able to pass through the folders above"
+    " (chmod o+x), or give another --data-dir"
+)
 _SETTINGS = {
     "listen_addresses": "",
     "max_connections": "50",
@@ -200,7 +204,9 @@ class Cluster:
             **user.popen,
         )
         if done.returncode:
-            raise NoPostgres(f"initdb: {done.stderr.strip() or done.stdout.strip()}")
+            said = (done.stderr.strip() or done.stdout.strip()).removeprefix("initdb: error: ")
+            cure = f"; {_PASS_THROUGH}" if "Permission denied" in said else ""
+            raise NoPostgres(f"initdb: {said}{cure}")
         os.rename(fresh, self.folder)
 
     def _reachable(self, found: Programs, user: Account) -> Programs:

@@ -71,7 +71,7 @@ def line_of(event: Event) -> Line:
         kind=_kind(event),
         what=words.sentence(event),
         details=words.details(event),
-        who=event.actor,
+        who="on request" if event.actor == "request" else f"by {event.actor}",
         how_long=words.duration_in_words(event.duration_ms),
     )
 
