@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
 from collections.abc import Callable
@@ -70,16 +69,19 @@ class Keyring:
         return token if tokens.is_secret_of(token, secret) else None
 
     async def search(self, secret: str) -> Token | None:
-        """As L{find}, but ask the database about one that was perhaps made just now."""
+        """
+        As L{find}, but ask the database about one that was perhaps made just now.
+
+        @raise DatabaseAway: if that cannot be done.
+        """
         identity = tokens.identity(secret)
         found = self.find(secret)
         if found is not None or identity is None or identity in self._tokens:
             return found
-        with contextlib.suppress(DatabaseAway):
-            async with self._store.transaction() as transaction:
-                token = await transaction.tokens.get(identity)
-            if token is not None and tokens.is_secret_of(token, secret):
-                self._tokens[token.id] = token
+        async with self._store.transaction() as transaction:
+            token = await transaction.tokens.get(identity)
+        if token is not None and tokens.is_secret_of(token, secret):
+            self._tokens[token.id] = token
         return self.find(secret)
 
     async def all(self) -> list[Token]:

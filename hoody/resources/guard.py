@@ -79,9 +79,7 @@ class Guard:
             raise Unavailable("The database has not been reached yet; try again in a moment.")
         secret = _bearer_of(request)
         if secret is not None:
-            token = await self.keyring.search(secret)
-            if token is None:
-                raise self._blame(request)
+            token = await self._find(request, secret)
             return Principal(actor=token.alias, token=token)
         query = _query_of(request)
         if "cap" in query:
@@ -89,6 +87,16 @@ class Guard:
         if "token" in query:
             await self._open_session(request, query["token"], page)
         return self._by_session(request)
+
+    async def _find(self, request: Request, secret: str) -> Token:
+        """Who has shown too many wrong ones does not have the database asked for more."""
+        token = self.keyring.find(secret)
+        now = request.site.reactor.seconds()
+        if token is None and not self.suspects.is_over(request.peer_address, now):
+            token = await self.keyring.search(secret)
+        if token is None:
+            raise self._blame(request)
+        return token
 
     def _by_capability(self, request: Request, text: str, scope: Scope) -> Principal:
         signer = self.keyring.signer
@@ -111,9 +119,7 @@ class Guard:
                 "A token in the URL is for pages and event streams, which browsers open;"
                 " send it as Authorization: Bearer."
             )
-        token = await self.keyring.search(secret)
-        if token is None:
-            raise self._blame(request)
+        token = await self._find(request, secret)
         raise GoTo(_without_token(request), self._cookie(token))
 
     def _cookie(self, token: Token) -> str:

@@ -51,7 +51,7 @@ _STOP_SECONDS = 20
 _ADOPT_SECONDS = 5
 _RESTART_SECONDS = (0.1, 0.5, 1, 2, 5, 10)
 _LOG_LIMIT = 10 * 1024 * 1024
-_PASS_THROUGH = (
+_WAY_IN = (
     "the system user that Postgres runs as must be able to pass through the folders above"
     " (chmod o+x), or give another --data-dir"
 )
@@ -205,7 +205,7 @@ class Cluster:
         )
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip()).removeprefix("initdb: error: ")
-            cure = f"; {_PASS_THROUGH}" if "Permission denied" in said else ""
+            cure = f"; {_WAY_IN}" if "Permission denied" in said else ""
             raise NoPostgres(f"initdb: {said}{cure}")
         os.rename(fresh, self.folder)
 
