@@ -9,8 +9,9 @@ from twisted.internet.base import ReactorBase
 
 from hoody.process import DataDir
 from hoody.settings import Settings
+from hoody.store.cluster import Cluster
 from hoody.store.database import Database, External
-from hoody.store.embedded import Cluster, EmbeddedPostgres
+from hoody.store.embedded import EmbeddedPostgres
 from hoody.store.migrations import SchemaRefused, save_by_pg_dump
 
 

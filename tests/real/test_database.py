@@ -496,17 +496,10 @@ def take_all_connections(running: Postgres, directory: Path) -> Callable[[], Non
 
 def run_as_owner(running: Postgres, directory: Path, *arguments: str) -> None:
     who = {"user": "postgres"} if os.geteuid() == 0 else {}
+    log = str(directory / "log")
     subprocess.run(
-        [
-            str(running.bin / "pg_ctl"),
-            "-w",
-            "-D",
-            str(directory / "data"),
-            "-l",
-            str(directory / "log"),
-        ]
-        + [str(directory / "log"), "-o", f"-k {directory} -c listen_addresses="]
-        + list(arguments),
+        [str(running.bin / "pg_ctl"), "-w", "-D", str(directory / "data"), "-l", log]
+        + ["-o", f"-k {directory} -c listen_addresses=", *arguments],
         check=True,
         capture_output=True,
         cwd="/",
