@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import react
 
 from hoody.auth.keyring import Keyring
-from hoody.errors import DatabaseAway, HoodyError
+from hoody.errors import DatabaseAway, HoodyError, Unavailable
 from hoody.process import DataDir, DataDirTaken
 from hoody.settings import Settings
 from hoody.store import databases
@@ -62,6 +63,11 @@ async def reset_token(reactor: ReactorBase, settings: Settings) -> None:
     @raise DatabaseAway: if it cannot be.
     """
     data_dir = DataDir(settings.data_dir)
+    owner = data_dir.owner
+    if owner not in (None, os.geteuid()):
+        raise Unavailable(
+            f"The data directory {data_dir.path} belongs to user {owner}; run this as that user."
+        )
     try:
         data_dir.take()
         runs = False

@@ -183,8 +183,12 @@ class IProjects(Interface):
     async def add(project: Project) -> None:
         """@raise hoody.errors.Taken: if another has its alias."""
 
-    async def find(id_or_alias: str) -> Project | None:
-        """One, by its id, or its alias without regard to case; nobody else changes it now."""
+    async def find(id_or_alias: str, for_change: bool = False) -> Project | None:
+        """
+        One, by its id, or its alias without regard to case.
+
+        @param for_change: nobody else is to change it before this transaction is over.
+        """
 
     async def page(
         offset: int, limit: int, sort_by: str, ascending: bool

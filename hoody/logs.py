@@ -5,10 +5,10 @@ What the server says of itself: one line an event, for eyes or as JSON.
 from __future__ import annotations
 
 import json
-import re
 import sys
 from functools import lru_cache
 from typing import TextIO
+from urllib.parse import unquote_plus
 
 from twisted.logger import ILogObserver, LogEvent, Logger, formatEvent, formatTime
 from zope.interface import implementer
@@ -18,7 +18,7 @@ from hoody.units import rfc3339
 
 _access = Logger(namespace="hoody.access")
 _READY = "{text}"
-_SECRET = re.compile(r"((?:^|&)(?:token|cap)=)[^&]*")
+_SECRETS = ("token", "cap")
 # What twisted.logger adds to an event for itself.
 _INTERNAL = frozenset(
     {"message", "time", "system", "format", "isError", "failure", "why", "logLevel", "printed"}
@@ -40,7 +40,7 @@ def say(logger: Logger, text: str, **fields: object) -> None:
 def log_access(request: Request) -> None:
     """One event for one request, when it is over, however it ended."""
     path = request.path.decode("ascii", "replace")
-    query = _SECRET.sub(r"\1***", request.query.decode("ascii", "replace"))
+    query = "&".join(map(_masked, request.query.decode("ascii", "replace").split("&")))
     client, method = request.peer_address, request.method.decode("ascii", "replace")
     target = f"{path}?{query}" if query else path
     status = status_of(request)
@@ -63,6 +63,14 @@ def log_access(request: Request) -> None:
         http=request.clientproto.decode("ascii", "replace"),
         request_id=request.request_id.decode("ascii"),
     )
+
+
+def _masked(pair: str) -> str:
+    """A part of a query, without the secret that it may be; names may be encoded, too."""
+    name, equals, _ = pair.partition("=")
+    if equals and unquote_plus(name) in _SECRETS:
+        return f"{name}=***"
+    return pair
 
 
 def status_of(request: Request) -> int:

@@ -81,6 +81,11 @@ class DataDir:
         return os.path.exists(self.root_token)
 
     @property
+    def owner(self) -> int | None:
+        """The user id that it belongs to, if it is there."""
+        return os.stat(self.path).st_uid if os.path.exists(self.path) else None
+
+    @property
     def saved(self) -> str:
         """The folder that the database is saved to."""
         return os.path.join(self.path, "saved")

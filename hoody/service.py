@@ -29,6 +29,7 @@ from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
 from hoody.blocking import BlockingWatch
 from hoody.errors import DatabaseAway
+from hoody.later import sleep
 from hoody.metrics import Metrics
 from hoody.pipes.caps import Caps
 from hoody.pipes.fanout import Fanout
@@ -55,7 +56,6 @@ from hoody.resources.health import Health, open_descriptors
 from hoody.resources.pipe import PipeFace
 from hoody.resources.root import Root, witness_request
 from hoody.settings import Settings, declared, flag, mask
-from hoody.sleeping import sleep
 from hoody.store import databases
 from hoody.store.migrations import SchemaRefused
 from hoody.store.postgres import EVENTS
@@ -63,7 +63,7 @@ from hoody.units import moment
 
 FIRST_START_SECONDS = 120.0
 """How long the first start waits for a database of our own, which has to be made."""
-START_SECONDS = 10.0
+START_SECONDS = 3.0
 """How long any other does, before it serves without it."""
 RESERVED_DESCRIPTORS = 32
 """Kept from connections: for logs, subprocesses, and the answer that none is left."""
@@ -115,11 +115,12 @@ class Hoody(Service):
             observer=Witness(self._journal, self._metrics),
             make_mover=self._make_movers(),
         )
-        self._events = EventsFace(self.database, self._feed, self._guard())
+        self._events = EventsFace(self.database, self._feed, self._guard(), reactor)
         self.site = self._make_site()
         self._metrics.readings.append(self._readings)
         self.database.observe(EVENTS, self._feed.changed)
         self._keyring.follow()
+        self._keyring.changed = self._feed.changed  # who follows may no longer
 
     def _guard(self) -> Guard:
         return Guard(self._keyring, Suspects(self._settings.wrong_tokens))
@@ -250,6 +251,8 @@ class Hoody(Service):
         try:
             await self.database.ready(FIRST_START_SECONDS if is_first else START_SECONDS)
         except DatabaseAway as away:
+            if self._hopeless:
+                return
             _log.error("starting without the database: {reason}", reason=away.reason)
         if self.running and not self._hopeless:
             await self._listen()
@@ -318,6 +321,7 @@ class Hoody(Service):
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
         self._feed.close()
         await self._until(lambda: not self._events.followers)
+        await self._until(lambda: not any(channel.requests for channel in self.site.connections))
         for channel in tuple(self.site.connections):
             channel.loseConnection()
         await self._until(lambda: not self.site.connections)

@@ -13,7 +13,9 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg2
 from attrs import Attribute, field, fields, frozen
+from psycopg2.extensions import make_dsn, parse_dsn
 
 from hoody.units import duration, size
 
@@ -55,6 +57,20 @@ def _domain(text: str) -> str:
     if not re.fullmatch(r"([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)(\.[a-z0-9-]{1,63})*", name):
         raise ValueError("give a host name, such as hoody.localhost")
     return name
+
+
+def _dsn(text: str) -> str:
+    """A DSN that libpq can read; what it says of one that it cannot has the password in it."""
+    try:
+        plain = "@" not in parse_dsn(text).get("host", "")
+    except psycopg2.Error:
+        plain = False
+    if not plain:
+        raise ValueError(
+            "give a DSN such as postgresql://user@host/name, or host=... dbname=..., with"
+            " special characters of a password percent-encoded"
+        )
+    return text
 
 
 def _yes_no(text: str) -> bool:
@@ -130,7 +146,11 @@ class Settings:
         shown="/var/lib/hoody for root, else $XDG_DATA_HOME/hoody",
     )
     database: str = _setting(
-        "", str, "Postgres DSN; without one an embedded Postgres is kept", shown="embedded"
+        "",
+        _dsn,
+        "Postgres DSN; without one an embedded Postgres is kept. A password is better given by"
+        " HOODY_DATABASE or ~/.pgpass, as everybody sees a command line",
+        shown="embedded",
     )
     database_save: bool = _setting(
         True,
@@ -269,7 +289,9 @@ def declared() -> Iterator[Attribute[Any]]:
 
 def mask(name: str, value: object) -> object:
     """A setting's value as it may be shown: a DSN without its password."""
-    if name != "database":
+    if name != "database" or not value:
         return value
-    text = re.sub(r"(://[^:/@]*):.*@", r"\1:***@", str(value))
-    return re.sub(r"(password\s*=\s*)('[^']*'|\S+)", r"\1***", text)
+    words = parse_dsn(str(value))
+    if "password" in words:
+        words["password"] = "***"  # noqa: S105
+    return make_dsn(**words)

@@ -112,7 +112,8 @@ class Options(usage.Options):
         try:
             return attribute.metadata["read"](text)
         except ValueError as error:
-            raise usage.UsageError(f"{where}: {text!r} will not do; {error}") from error
+            shown = "what was given" if attribute.name == "database" else repr(text)
+            raise usage.UsageError(f"{where}: {shown} will not do; {error}") from error
 
 
 def makeService(options: Options) -> IService:

@@ -40,18 +40,18 @@ has_postgres() {
         command -v initdb >/dev/null 2>&1
 }
 
-# Whether .venv can be gone on with: of this Python, made in this place.
+# Whether .venv can be gone on with: made in this place, of a Python that will do.
 venv_fits() {
-    [ "$("$venv/bin/python" -c 'import pip, sys; print(sys.prefix, sys.version)' 2>/dev/null)" \
-        = "$venv $("$python" -c 'import sys; print(sys.version)')" ]
+    [ "$("$venv/bin/python" -c 'import pip, sys
+print(sys.version_info >= (3, 11), sys.prefix)' 2>/dev/null)" = "True $venv" ]
 }
 
 # prepare_venv WHAT: .venv with hoody from this checkout and what it needs, for the
 # server, or for all, the tests too. Without a Postgres on the machine, one comes with it.
-# Done again only when the requirements, the checkout's place or Python change.
+# Done again only when the requirements or the checkout's place change.
 prepare_venv() {
     find_python
-    wanted=$({ cat "$root/setup.cfg"; echo "$root"; "$python" -V; } | sha256sum | cut -c1-64)
+    wanted=$({ cat "$root/setup.cfg"; echo "$root"; } | sha256sum | cut -c1-64)
     have=$(cat "$venv/prepared" 2>/dev/null || true)
     extras=
     has_postgres || extras=embedded

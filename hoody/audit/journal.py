@@ -35,6 +35,7 @@ class Journal:
     _store: IStore
     _clock: IReactorTime
     lost: int = field(default=0, init=False)
+    _batch: int = field(default=BATCH, init=False)
     _kept: deque[Event] = field(factory=deque, init=False)
     _writing: Deferred[None] | None = field(default=None, init=False)
     _call: LoopingCall = field(init=False)
@@ -80,7 +81,7 @@ class Journal:
 
     async def _write(self) -> None:
         while self._kept:
-            batch = [self._kept[i] for i in range(min(BATCH, len(self._kept)))]
+            batch = [self._kept[i] for i in range(min(self._batch, len(self._kept)))]
             dropped = self.lost
             try:
                 async with self._store.transaction(patience=5) as transaction:
@@ -89,7 +90,12 @@ class Journal:
             except DatabaseAway:
                 return
             except Exception:
-                _log.failure("events could not be written, and are given up")
+                if len(batch) > 1:
+                    self._batch = 1  # which of them it is
+                    continue
+                _log.failure("an event could not be written, and is given up")
+            if self._batch < BATCH:
+                self._batch *= 2
             # Some may have been dropped meanwhile, from the same end.
             for _ in range(len(batch) - (self.lost - dropped)):
                 self._kept.popleft()

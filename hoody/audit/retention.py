@@ -50,6 +50,8 @@ class Retention:
             await self.sweep()
         except DatabaseAway as error:
             _log.warn("old events stay for now: {reason}", reason=error.reason)
+        except Exception:
+            _log.failure("old events stay for now")
 
     async def sweep(self) -> int:
         """Forget what is too old, a batch at a time. @return: how many events that was."""

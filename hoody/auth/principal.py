@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from attrs import frozen
 
 from hoody.auth.tokens import Scope, Token
@@ -15,12 +17,14 @@ class Principal:
     @ivar token: theirs, or that by whose grace they have a capability URL.
     @ivar only: the one right that such a URL bears; C{None} for all of the token's.
     @ivar session: the cookie that stood in for the token, if one did.
+    @ivar until: when that, or the URL, ends; C{None} if only the token does.
     """
 
     actor: str
     token: Token
     only: Scope | None = None
     session: str | None = None
+    until: datetime | None = None
 
     def require(self, scope: Scope, why: str = "") -> None:
         """@raise Forbidden: if the right is not theirs."""

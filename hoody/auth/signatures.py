@@ -36,7 +36,8 @@ class Capability:
     expires_at: datetime
 
     def allows(self, right: Scope, path: str, now: datetime) -> bool:
-        return self.right is right and self.resource == path and now < self.expires_at
+        same = self.resource.rstrip("/") == path.rstrip("/")
+        return self.right is right and same and now < self.expires_at
 
 
 @frozen(kw_only=True)

@@ -52,6 +52,8 @@ def network_of(address: str | None) -> str:
         found = ipaddress.ip_address(address or "")
     except ValueError:
         return address or ""
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped:
+        return str(found.ipv4_mapped)
     if isinstance(found, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((found, 64), strict=False))
     return str(found)

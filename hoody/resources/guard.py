@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from attrs import define
@@ -61,9 +60,11 @@ class Guard:
 
     def admit_at_once(self, request: Request, scope: Scope) -> Principal:
         """As L{admit}, for bearers whose token is at hand, and with no time to ask further."""
+        if self.keyring.signer is None:
+            raise _not_yet()
         secret = _bearer_of(request)
         capability = _query_of(request).get("cap")
-        if secret is None and capability is not None and self.keyring.signer is not None:
+        if secret is None and capability is not None:
             return self._by_capability(request, capability, scope)
         if secret is None:
             raise self._unknown()
@@ -76,7 +77,7 @@ class Guard:
 
     async def _recognise(self, request: Request, scope: Scope, page: bool) -> Principal:
         if self.keyring.signer is None:
-            raise Unavailable("The database has not been reached yet; try again in a moment.")
+            raise _not_yet()
         secret = _bearer_of(request)
         if secret is not None:
             token = await self._find(request, secret)
@@ -111,7 +112,9 @@ class Guard:
                 f"This URL was given for {capability.right} on {capability.resource} until"
                 f" {capability.expires_at:%Y-%m-%dT%H:%M:%SZ}; ask for another one."
             )
-        return Principal(actor=token.alias, token=token, only=capability.right)
+        return Principal(
+            actor=token.alias, token=token, only=capability.right, until=capability.expires_at
+        )
 
     async def _open_session(self, request: Request, secret: str, page: bool) -> None:
         if not page or request.method != b"GET":
@@ -151,7 +154,13 @@ class Guard:
                 )
             if not _is_same_origin(request):
                 raise Forbidden("A change by cookie must come from a page of this very origin.")
-        return Principal(actor=token.alias, token=token, session=text)
+        return Principal(actor=token.alias, token=token, session=text, until=session.expires_at)
+
+    def still_admits(self, principal: Principal) -> bool:
+        """Whether the token of somebody who was admitted is still valid."""
+        if principal.until is not None and self.keyring.now >= principal.until:
+            return False
+        return self.keyring.known(principal.token.id) is not None
 
     def csrf_token(self, principal: Principal) -> str:
         """What a page made for this principal sends with its changes; empty without a session."""
@@ -163,7 +172,7 @@ class Guard:
     def _blame(self, request: Request) -> Exception:
         address, now = request.peer_address, request.site.reactor.seconds()
         if self.suspects.blame(address, now):
-            return TooMany("Too many wrong tokens from your address; wait a minute.")
+            return TooMany("Too many wrong tokens from your address; wait a little.")
         return NoToken(
             "This token is not valid here: mistyped, revoked or expired. Ask for a new one, or,"
             " on the machine, use the one in the data directory's root-token."
@@ -174,6 +183,10 @@ class Guard:
             "This needs a token; send Authorization: Bearer hdy_... (the first one is in the"
             " data directory's file root-token)."
         )
+
+
+def _not_yet() -> Unavailable:
+    return Unavailable("The database has not been reached yet; try again in a moment.")
 
 
 def _bearer_of(request: Request) -> str | None:
@@ -189,13 +202,15 @@ def _query_of(request: Request) -> dict[str, str]:
 
 
 def _cookie_of(request: Request) -> str | None:
-    """Of two cookies of the name, browsers send the better one first (RFC 6265 5.4)."""
-    jar: SimpleCookie = SimpleCookie()
-    try:
-        jar.load((request.getHeader(b"cookie") or b"").decode("latin-1"))
-    except CookieError:
-        return None
-    return jar[COOKIE].value if COOKIE in jar else None
+    """
+    Of two cookies of the name, browsers send the better one first (RFC 6265 section
+    5.4). What others look like is none of our business.
+    """
+    for part in (request.getHeader(b"cookie") or b"").decode("latin-1").split(";"):
+        name, _, value = part.strip().partition("=")
+        if name == COOKIE:
+            return value
+    return None
 
 
 def _is_same_origin(request: Request) -> bool:

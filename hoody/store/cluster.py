@@ -10,12 +10,14 @@ import grp
 import hashlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 import time
 from contextlib import closing
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ SOCKET_PATH_LIMIT = 107
 """Bytes that a unix socket's path may have (unix(7), less its end)."""
 _PORT = 5432
 _INITDB_SECONDS = 120
+_BUSY = re.compile("starting up|shutting down|recovery|too many|connection slots")
 _LOG_LIMIT = 10 * 1024 * 1024
 _WAY_IN = (
     "the system user that Postgres runs as must be able to pass through the folders above"
@@ -51,6 +54,17 @@ _SETTINGS = {
     # A client that was killed must not keep its locks until its query ends.
     "client_connection_check_interval": "2s",
 }
+
+
+class Answer(Enum):
+    """
+    Of one that was asked for a connection: it may recover from a crash, and say so, for
+    as long as that takes; to kill it then would make it begin anew.
+    """
+
+    READY = auto()
+    BUSY = auto()
+    NONE = auto()
 
 
 @frozen
@@ -243,17 +257,23 @@ class Cluster:
                 os.unlink(stale)
         return None
 
-    def answers(self, seconds: float) -> bool:
+    def answers(self, seconds: float) -> Answer:
         """Whether it can be talked to, waiting that long."""
         late = time.monotonic() + seconds
         while True:
             try:
                 with closing(psycopg2.connect(self.dsn(SUPERUSER, "postgres"), connect_timeout=2)):
-                    return True
-            except psycopg2.Error:
+                    return Answer.READY
+            except psycopg2.Error as error:
                 if time.monotonic() > late:
-                    return False
+                    return Answer.BUSY if _BUSY.search(str(error)) else Answer.NONE
             time.sleep(0.03)
+
+    def tidy(self) -> None:
+        """Remove what is not under the data directory."""
+        if self.sockets != os.path.join(self.data_dir, "run"):
+            with contextlib.suppress(OSError):
+                os.rmdir(self.sockets)
 
     def end(self, pid: int) -> None:
         """End what runs and does not answer."""

@@ -9,25 +9,30 @@ from typing import Protocol
 import psycopg2
 from attrs import define, field
 from twisted.internet.base import ReactorBase
-from twisted.internet.defer import Deferred, ensureDeferred
-from twisted.internet.threads import deferToThread
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hoody.errors import DatabaseAway, NoPostgres
+from hoody.errors import DatabaseAway, HoodyError, NoPostgres
 from hoody.interfaces import IStore
-from hoody.sleeping import sleep
-from hoody.store.links import Link, first_line
+from hoody.later import in_thread, sleep
+from hoody.store.links import Link, first_line, in_words
 from hoody.store.listener import Listener
-from hoody.store.migrations import SchemaRefused, known, migrate
+from hoody.store.migrations import Migration, SchemaRefused, known, migrate
 from hoody.store.pool import Pool
 from hoody.store.postgres import Transaction
 from hoody.units import rfc3339
 
 POOL_SIZE = 8
 _TRY_AGAIN = 1.0
+_STOP_SECONDS = 5.0
 
 _log = Logger(namespace="hoody.database")
+
+
+def _say(failure: Failure) -> None:
+    _log.failure("looking after the database failed", failure)
 
 
 class Source(Protocol):
@@ -38,6 +43,9 @@ class Source(Protocol):
 
     async def start(self) -> None:
         """@raise DatabaseAway: if it cannot be had now."""
+
+    async def look(self) -> None:
+        """It has not answered for long; see what is the matter."""
 
     async def stop(self) -> None: ...
 
@@ -50,6 +58,9 @@ class External:
 
     async def start(self) -> None:
         """It is there, or is not."""
+
+    async def look(self) -> None:
+        """Not ours to look after."""
 
     async def stop(self) -> None:
         """Not ours to stop."""
@@ -82,6 +93,12 @@ class Database:
     def __attrs_post_init__(self) -> None:
         self.pool = Pool(self._reactor, self._open, POOL_SIZE)
         self.listener = Listener(self._reactor, self._open)
+        self.listener.on_beat = self._is_alive
+        self.listener.on_despair = lambda: ensureDeferred(self.source.look()).addErrback(_say)
+
+    def _is_alive(self) -> None:
+        if not self.pool.waiting:
+            self.pool.problem = None
 
     def _open(self) -> Awaitable[Link]:
         return Link.open(self._reactor, self.source.dsn)
@@ -118,7 +135,8 @@ class Database:
         self.pool.stop()
         await self.source.stop()
         if self._coming is not None:
-            await self._coming
+            # A migration may hang with its database; we need not.
+            await self._coming.addTimeout(_STOP_SECONDS, self._reactor).addErrback(lambda _: None)
 
     async def _come_up(self) -> None:
         while not self._stopping:
@@ -130,10 +148,18 @@ class Database:
                 self.on_refusal(refusal)
                 self._wake(DatabaseAway(refusal.sentence))
                 return
-            except (DatabaseAway, psycopg2.Error, OSError) as error:
-                problem = getattr(error, "reason", first_line(error))
+            except CancelledError:
+                return
+            except Exception as error:
+                problem = getattr(error, "reason", in_words(error))
                 if problem != self._problem:
-                    _log.error("the database is away: {problem}", problem=problem)
+                    _log.error(
+                        "the database is away: {problem} ({detail})",
+                        problem=problem,
+                        detail=first_line(error.__cause__ or error),
+                    )
+                    if not isinstance(error, (HoodyError, psycopg2.Error, OSError)):
+                        _log.failure("and this was not expected")
                 self._problem = problem
                 if isinstance(error, NoPostgres):
                     self._wake(error)  # there is nothing to wait for
@@ -153,13 +179,12 @@ class Database:
         await self.source.start()
         if self._stopping:
             return
-        applied = await deferToThread(
-            migrate,
-            self.source.dsn,
-            now=rfc3339(self._reactor.seconds()),
-            migrations=known(),
-            save=self.save(),
-        )
+        now = rfc3339(self._reactor.seconds())
+
+        def bring_up_to_date() -> list[Migration]:
+            return migrate(self.source.dsn, now=now, migrations=known(), save=self.save())
+
+        applied = await in_thread(self._reactor, bring_up_to_date)
         for migration in applied:
             _log.info("applied {number:04}_{name}", number=migration.number, name=migration.name)
         if self._stopping:

@@ -23,7 +23,9 @@ import psycopg2.extensions
 from attrs import define, field
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionClosed
 from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from txpostgres import txpostgres
 
@@ -39,9 +41,44 @@ OPTIONS = (
 )
 
 
+CONNECT_SECONDS = 5.0
+"""How long a connection may take to come about; libpq has no limit of its own here."""
+_WORDS = (
+    ("refused", "the connection was refused"),
+    ("no such file", "its socket is not there"),
+    ("timeout", "it did not answer in time"),
+    ("timed out", "it did not answer in time"),
+    ("too many", "it has no connection left"),
+    ("connection slots", "it has no connection left"),
+    ("authentication", "it does not let us in"),
+    ("does not exist", "it does not let us in"),
+    ("permission denied", "it does not let us in"),
+    ("starting up", "it is starting"),
+    ("recovery", "it is starting"),
+    ("shutting down", "it is stopping"),
+    ("administrator command", "it is stopping"),
+    ("translate host name", "its host has no address"),
+    ("name or service", "its host has no address"),
+)
+
+_log = Logger(namespace="hoody.database")
+
+
 def first_line(error: BaseException) -> str:
-    """What an error of libpq says, short enough for a sentence."""
+    """What an error says, short enough for a log."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def in_words(error: BaseException) -> str:
+    """
+    What an error of libpq means. What it says itself is for the log alone: it has
+    hosts and roles in it.
+    """
+    said = str(error).lower()
+    for part, words in _WORDS:
+        if part in said:
+            return words
+    return "the connection was lost"
 
 
 class _Connection(txpostgres.Connection):  # type: ignore[misc]
@@ -72,7 +109,9 @@ async def resolved(dsn: str) -> dict[str, Any]:
             found = await deferToThread(
                 socket.getaddrinfo, host, words.get("port"), type=socket.SOCK_STREAM
             )
-            words["hostaddr"] = found[0][4][0]
+            addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+            words["host"] = ",".join([host] * len(addresses))
+            words["hostaddr"] = ",".join(addresses)
     words["options"] = f"{words.get('options', '')} {OPTIONS}".strip()
     words.setdefault("application_name", "hoody")
     return words
@@ -103,10 +142,20 @@ class Link:
         connection = _Connection(reactor)
         link = cls(reactor, connection)
         connection.died = link._found_dead
+        late = None
         try:
-            await connection.connect(**await resolved(dsn))
-        except (psycopg2.Error, OSError, txpostgres.UnexpectedPollResult) as error:
-            raise DatabaseAway(first_line(error)) from error
+            words = await resolved(dsn)
+            coming = connection.connect(**words)
+            late = reactor.callLater(CONNECT_SECONDS, link.close)
+            await coming
+        except (psycopg2.Error, OSError, ConnectionClosed, txpostgres.UnexpectedPollResult) as e:
+            _log.debug("no connection: {reason}", reason=first_line(e))
+            link.close()
+            overdue = late is not None and not late.active()
+            raise DatabaseAway("it did not answer in time" if overdue else in_words(e)) from e
+        finally:
+            if late is not None and late.active():
+                late.cancel()
         return link
 
     def run(self, sql: str, values: Sequence[object] | dict[str, object] = ()) -> Deferred[Rows]:
@@ -166,12 +215,12 @@ class Link:
     def _understood(self, failure: Failure) -> Failure:
         error = failure.value
         assert error is not None
-        if self.usable and isinstance(error, psycopg2.Error) and not self._connection.closed:
-            if not isinstance(error, psycopg2.OperationalError):
-                return failure
-            return Failure(DatabaseAway(first_line(error)))
+        if self.usable and not self._connection.closed:
+            if not isinstance(error, (psycopg2.OperationalError, ConnectionClosed)):
+                return failure  # of the question, not of the connection
+            return Failure(DatabaseAway(in_words(error)))
         self.close()
-        return Failure(DatabaseAway(first_line(error)))
+        return Failure(DatabaseAway(in_words(error)))
 
     def _found_dead(self) -> None:
         self.close()

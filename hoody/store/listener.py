@@ -16,6 +16,8 @@ BEAT = 1.0
 """Seconds between two looks at whether Postgres is there."""
 PATIENCE = 2.0
 """Seconds that its answer may take."""
+DESPAIR = 10.0
+"""Seconds without an answer after which somebody should look what is the matter."""
 
 _log = Logger(namespace="hoody.database")
 
@@ -28,11 +30,16 @@ class Listener:
     they may have missed something.
 
     @ivar problem: why there is none, or C{None}.
+    @ivar on_beat: called at each sign of life.
+    @ivar on_despair: called now and then while there is none for long.
     """
 
     _reactor: ReactorBase
     open_link: Callable[[], Awaitable[Link]]
     problem: str | None = field(default=None, init=False)
+    on_beat: Callable[[], None] = field(default=lambda: None, init=False)
+    on_despair: Callable[[], object] = field(default=lambda: None, init=False)
+    _silent_since: float | None = field(default=None, init=False)
     _observers: dict[str, list[Callable[[], None]]] = field(factory=dict, init=False)
     _link: Link | None = field(default=None, init=False)
     _beating: bool = field(default=False, init=False)
@@ -72,10 +79,23 @@ class Listener:
                 await self._connect()
             else:
                 await self._ask(self._link, "SELECT 1")
+            self._alive()
         except Exception as error:
-            self._lost(getattr(error, "reason", str(error)))
+            self._lost(getattr(error, "reason", "the connection was lost"))
         finally:
             self._beating = False
+
+    def _alive(self) -> None:
+        self._silent_since = None
+        self.on_beat()
+
+    def _despair(self) -> None:
+        now = self._reactor.seconds()
+        if self._silent_since is None:
+            self._silent_since = now
+        elif now - self._silent_since >= DESPAIR:
+            self._silent_since = now
+            self.on_despair()
 
     async def _connect(self) -> None:
         link = await self.open_link()
@@ -101,6 +121,7 @@ class Listener:
             observer()
 
     def _lost(self, reason: str) -> None:
+        self._despair()
         if self._link is not None:
             self._link.close()
             self._link = None

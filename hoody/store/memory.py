@@ -66,7 +66,7 @@ class MemoryProjects:
         self._check(project)
         self._rows.projects[project.id] = project
 
-    async def find(self, id_or_alias: str) -> Project | None:
+    async def find(self, id_or_alias: str, for_change: bool = False) -> Project | None:
         for project in self._rows.projects.values():
             if project.id == id_or_alias or project.alias.lower() == id_or_alias.lower():
                 return project

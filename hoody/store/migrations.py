@@ -14,6 +14,7 @@ import subprocess
 from collections.abc import Callable
 from contextlib import closing
 from importlib import resources
+from typing import Any
 
 import psycopg2
 from attrs import frozen
@@ -23,7 +24,14 @@ from hoody.errors import HoodyError
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
 _LOCK = 0x686F6F6479  # "hoody"
 _LOCK_TIMEOUT = "60s"
-_CONNECT_SECONDS = 5
+# A peer that is gone without a word must be noticed.
+_CONNECTING: dict[str, Any] = {
+    "connect_timeout": 5,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 _SAVE_SECONDS = 3600
 
 
@@ -74,7 +82,7 @@ def migrate(
     @raise SchemaRefused: if it was made by a newer version, or its past is not ours.
     @raise psycopg2.Error: if it cannot be reached.
     """
-    with closing(psycopg2.connect(dsn, connect_timeout=_CONNECT_SECONDS)) as connection:
+    with closing(psycopg2.connect(dsn, **_CONNECTING)) as connection:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute("SELECT set_config('lock_timeout', %s, false)", (_LOCK_TIMEOUT,))

@@ -124,7 +124,7 @@ class Pool:
             link = await self.open_link()
         except Exception as error:
             # Whoever waits does so until the next look, which tries again, or gives up.
-            self.problem = getattr(error, "reason", str(error))
+            self.problem = getattr(error, "reason", "the connection was lost")
             self._opening -= 1
             return
         self._opening -= 1

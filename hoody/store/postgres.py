@@ -102,10 +102,10 @@ class Projects:
             self._link.run(f"INSERT INTO projects ({_PROJECT}) VALUES ({places})", asdict(project))
         )
 
-    async def find(self, id_or_alias: str) -> Project | None:
+    async def find(self, id_or_alias: str, for_change: bool = False) -> Project | None:
         rows = await self._link.run(
             f"SELECT {_PROJECT} FROM projects WHERE id = %s OR lower(alias) = lower(%s)"
-            " FOR UPDATE",
+            + (" FOR UPDATE" if for_change else ""),
             (id_or_alias, id_or_alias),
         )
         return _project(rows[0]) if rows else None

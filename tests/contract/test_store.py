@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -12,19 +14,23 @@ import pytest
 import pytest_twisted
 from twisted.internet import reactor
 from twisted.internet.base import ReactorBase
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults
 from twisted.internet.interfaces import IReactorTime
 
 from hoody.audit.events import Event, Filter
 from hoody.auth.tokens import Scope, Token, mint
 from hoody.errors import DatabaseAway, Taken
 from hoody.interfaces import IStore
+from hoody.later import sleep
 from hoody.projects import Project
-from hoody.sleeping import sleep
+from hoody.store import programs
+from hoody.store.cluster import Cluster
 from hoody.store.database import Database, External
+from hoody.store.embedded import EmbeddedPostgres
+from hoody.store.links import Link
 from hoody.store.memory import MemoryStore
 from hoody.store.migrations import SchemaRefused
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, open_folder
 
 NOW = datetime(2026, 5, 4, 2, 55, 8, tzinfo=UTC)
 _numbers = itertools.count(1)
@@ -470,6 +476,39 @@ async def test_the_database_itself_lets_nobody_change_what_happened(
         finally:
             connection.close()
     assert len(await told(postgres_store)) == 2
+
+
+@awaits
+async def test_a_connection_that_does_not_come_about_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is accepted, and nothing is said to it: a stopped proxy, a cable that was cut."""
+    monkeypatch.setattr("hoody.store.links.CONNECT_SECONDS", 0.5)
+    with socket.create_server(("127.0.0.1", 0)) as dumb:
+        port = dumb.getsockname()[1]
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            with pytest.raises(DatabaseAway, match="in time"):
+                await Link.open(cast(ReactorBase, reactor), f"host=127.0.0.1 port={port}")
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+@awaits
+async def test_an_embedded_one_may_be_started_again_and_again() -> None:
+    if programs.find() is None:
+        pytest.skip("Postgres is not installed (apt-get install postgresql)")
+    with open_folder() as made:
+        (made / "data").mkdir(mode=0o711)
+        embedded = EmbeddedPostgres(cast(ReactorBase, reactor), Cluster(str(made / "data")))
+        await embedded.start()
+        pid, before = embedded.pid, len(os.listdir("/proc/self/fd"))
+        try:
+            await gatherResults([ensureDeferred(embedded.start()) for _ in range(5)])
+            assert embedded.pid == pid
+            assert len(os.listdir("/proc/self/fd")) == before
+        finally:
+            await embedded.stop()
+        assert embedded.pid is None
 
 
 @awaits

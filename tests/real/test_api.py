@@ -293,7 +293,12 @@ def test_the_root_token_is_not_revoked_over_the_wire(root: Api) -> None:
         ({"alias": "x", "scopes": []}, "scopes"),
         ({"alias": "x", "scopes": ["all"]}, "give one of admin, cron, pipe, read"),
         ({"alias": "x", "containers": ["nope"]}, 'containers[0]: "nope" will not do'),
-        ({"alias": "x", "expires_at": "tomorrow"}, 'expires_at: "tomorrow" will not do'),
+        ({"alias": "x\n"}, "will not do; give 1 to 100 characters without control characters"),
+        (
+            {"alias": "x", "expires_at": "tomorrow"},
+            'expires_at: "tomorrow" will not do; give a time such as 2026-05-04T02:55:08Z',
+        ),
+        ({"alias": "x", "expires_at": "9999-12-31T23:59:59-12:00"}, "a year of 1971 to 2999"),
         ({"alias": "x", "expires_at": "2020-01-01T00:00:00Z"}, "is past; give a later"),
         ({"alias": "x", "expires_at": "2090-01-01T00:00:00"}, "no time zone; end it with Z"),
     ],
@@ -340,6 +345,50 @@ def test_a_token_that_has_expired_is_worth_nothing(serve: Serve, cluster: Postgr
     assert short.get("/projects").status == 401
     row = next(one for one in root.get("/auth/tokens").data["tokens"] if one["alias"] == "short")
     assert row["expired"] is True
+
+
+def test_times_are_told_in_utc_however_they_were_given(root: Api) -> None:
+    body = {"alias": name(), "expires_at": "2090-01-01T00:00:00+02:00"}
+    made = root("POST", "/auth/tokens", body)
+    assert made.data["expires_at"] == "2089-12-31T22:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/projects/%00", 404),
+        ("DELETE", "/auth/tokens/a%0a", 404),
+        ("GET", "/events?resource_type=%00", 400),
+        ("GET", f"/events?container_id={'a' * 24}%0a", 400),
+    ],
+)
+def test_what_no_name_can_have_is_not_looked_for(
+    root: Api, method: str, path: str, status: int
+) -> None:
+    assert root(method, path).status == status
+
+
+def test_json_may_be_nested_as_deep_as_it_likes_and_is_only_refused(root: Api) -> None:
+    answer = root("POST", "/projects", "[" * 100_000)
+    assert answer.status == 400
+    assert "nested too deep" in answer.error
+
+
+def test_a_read_waits_for_no_writer(shared: Server, root: Api, cluster: Postgres) -> None:
+    alias = name()
+    made = root("POST", "/projects", {"alias": alias}).data
+    dsn = next(e["message"] for e in shared.events if "setting database=" in e["message"])
+    import psycopg2
+
+    holder = psycopg2.connect(dsn.partition("database=")[2])
+    try:
+        holder.cursor().execute(
+            f"SELECT * FROM hoody.projects WHERE id = '{made['id']}' FOR UPDATE"
+        )
+        assert root.get(f"/projects/{alias}").status == 200
+        assert root("PATCH", f"/projects/{alias}", {"color": "red"}).status == 503
+    finally:
+        holder.close()
 
 
 # Capability URLs
@@ -396,7 +445,7 @@ def test_a_token_in_the_url_of_a_page_becomes_a_session(root: Api, tmp_path: Pat
         assert part in cookie
     assert root.token is not None
     assert root.token[28:] not in cookie
-    jar = ["-b", cookie.partition(": ")[2].partition(";")[0]]
+    jar = ["-H", f'Cookie: prefs={{"a": 1}}; {cookie.partition(": ")[2].partition(";")[0]}; b c=d']
     page = anybody.get("/events", "-H", "Accept: text/html", *jar)
     assert page.status == 200
     assert "<h1>What happened</h1>" in page.body
@@ -476,7 +525,7 @@ def routes() -> set[tuple[str, str]]:
         metrics=bytes,
         guard=guard,
         needs_token=False,
-        operations=catalogue(store, keyring, EventsFace(store, Feed(), guard)),
+        operations=catalogue(store, keyring, EventsFace(store, Feed(), guard, clock)),
     )
     found = set()
     for prefix, router in (("", server), ("/api/v1/pipe", pages.pipe_pages(lambda _: {}, ttl=1))):

@@ -185,6 +185,25 @@ def test_both_killed_come_back(data_dir: Path) -> None:
         assert api(again).get("/projects/kept").status == 200
 
 
+@pytest.mark.parametrize("harm", ["its socket is removed", "it is stopped"])
+def test_a_postgres_that_lives_and_cannot_be_reached_is_replaced(
+    data_dir: Path, harm: str
+) -> None:
+    with embedded(data_dir) as server:
+        root = api(server)
+        assert root("POST", "/projects", {"alias": "kept"}).status == 201
+        pid = postmaster(data_dir)
+        if harm == "it is stopped":
+            os.kill(pid, signal.SIGSTOP)
+        else:
+            (data_dir / "run" / ".s.PGSQL.5432").unlink()
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            if b"hoody" in Path(f"/proc/{child}/cmdline").read_bytes():
+                os.kill(int(child), signal.SIGTERM)
+        eventually(lambda: not lives(pid), 40)
+        eventually(lambda: root.get("/projects/kept").status == 200, 30)
+
+
 def test_a_postgres_that_hangs_is_replaced_at_the_next_start(data_dir: Path) -> None:
     server = embedded(data_dir)
     assert api(server)("POST", "/projects", {"alias": "kept"}).status == 201

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 
 from tests.conftest import Serve
@@ -201,7 +202,7 @@ class Follower:
         """The next event: its id on the wire, and what it says."""
         while True:
             lines = self._until("\n\n").split("\n")
-            if lines[0].startswith("id: "):
+            if lines[0].startswith("id: ") and lines[1]:
                 return lines[0][4:], json.loads(lines[1].removeprefix("data: "))
 
     def stop(self) -> None:
@@ -263,6 +264,57 @@ def test_who_comes_back_is_told_all_that_he_missed_and_nothing_twice(root: Api) 
         assert [follower.next()[1]["project_id"] for _ in range(3)] == missed
         later = project(root)
         assert follower.next()[1]["project_id"] == later["id"]
+
+
+def test_who_is_cut_off_before_anything_has_happened_misses_nothing_either(root: Api) -> None:
+    project(root)
+    with following(root) as follower:
+        here = follower._until("\n\n").split("\n")[0].removeprefix("id: ")
+    made = project(root)
+    with following(root, "", "-H", f"Last-Event-ID: {here}") as follower:
+        assert follower.next()[1]["project_id"] == made["id"]
+
+
+def test_an_id_of_another_database_is_taken_for_now(root: Api) -> None:
+    with following(root, "", "-H", f"Last-Event-ID: {'f' * 24}") as follower:
+        made = project(root)
+        assert follower.next()[1]["project_id"] == made["id"]
+
+
+def test_a_stream_ends_with_the_token_that_it_was_for(root: Api) -> None:
+    made = root("POST", "/auth/tokens", {"alias": name()}).data
+    with following(root.with_token(made["token"])) as follower:
+        root("DELETE", f"/auth/tokens/{made['id']}")
+        project(root)
+        assert follower.process.stdout is not None
+        rest = follower.process.stdout.read()  # to its end
+    assert "project.created" not in rest
+
+
+def test_a_follower_is_told_although_the_database_was_busy_when_it_happened(
+    root: Api, shared: Server
+) -> None:
+    dsn = next(e["message"] for e in shared.events if "setting database=" in e["message"])
+    with following(root) as follower:
+        holder = psycopg2.connect(dsn.partition("database=")[2])
+        try:
+            cursor = holder.cursor()
+            cursor.execute("LOCK TABLE hoody.events IN ACCESS EXCLUSIVE MODE")
+            insert = (
+                "INSERT INTO hoody.events (ts, event_type, actor, resource_type, resource_id,"
+                " data) VALUES (now(), 'token.created', 'x', 'token', 'slow', '{}')"
+            )
+            cursor.execute(f"NOTIFY hoody, 'events'; {insert}")
+            other = psycopg2.connect(dsn.partition("database=")[2])
+            other.autocommit = True
+            other.cursor().execute("NOTIFY hoody, 'events'")
+            other.close()
+            while ": the database is away" not in follower._until("\n\n"):
+                pass
+            holder.commit()
+        finally:
+            holder.close()
+        assert follower.next()[1]["resource_id"] == "slow"
 
 
 def test_a_last_event_id_that_is_none_is_refused(root: Api) -> None:

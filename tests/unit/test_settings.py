@@ -55,15 +55,29 @@ def test_which_listeners_are_loopback(endpoint: str, loopback: bool) -> None:
 @pytest.mark.parametrize(
     ("dsn", "shown"),
     [
-        ("postgresql://joe:secret@db/x", "postgresql://joe:***@db/x"),
-        ("postgresql://joe@db/x", "postgresql://joe@db/x"),
-        ("postgresql://joe:se@cret@db/x", "postgresql://joe:***@db/x"),
-        ("host=db password=secret user=joe", "host=db password=*** user=joe"),
-        ("password='my secret' host=db", "password=*** host=db"),
+        ("postgresql://joe:secret@db/x", "user=joe password=*** dbname=x host=db"),
+        ("postgresql://joe@db/x", "user=joe dbname=x host=db"),
+        ("host=db password=secret user=joe", "user=joe password=*** host=db"),
+        (r"password='my \' secret' host=db", "password=*** host=db"),
+        ("", ""),
     ],
 )
 def test_passwords_are_not_shown(dsn: str, shown: str) -> None:
     assert mask("database", dsn) == shown
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    ["postgresql://joe:se@cret@db/x", "postgres:/joe:cret@db/x", "postgres://joe:cret%zz@db/x"],
+)
+def test_a_dsn_that_cannot_be_read_is_refused_without_a_word_of_it(
+    dsn: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        parsed(f"--database={dsn}")
+    said = str(refused.value)
+    assert "--database: what was given will not do; give a DSN such as" in said
+    assert "cret" not in said + capsys.readouterr().out
 
 
 def parsed(*arguments: str, **environment: str) -> Settings:

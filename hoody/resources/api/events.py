@@ -9,26 +9,37 @@ from typing import Annotated, Any, Literal
 import msgspec
 from attrs import define
 from msgspec import Meta
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
 from werkzeug.datastructures import MIMEAccept
 from werkzeug.http import parse_accept_header
 
 from hoody.audit.events import TYPES, Event, Filter, seq_of
 from hoody.audit.feed import Feed
+from hoody.auth.principal import Principal
 from hoody.auth.tokens import Scope
 from hoody.errors import CallerError, DatabaseAway, Forbidden, Unavailable
 from hoody.interfaces import IStore
+from hoody.later import sleep
 from hoody.protocols import sse
 from hoody.protocols.request import Request
 from hoody.protocols.sse import EventStream
 from hoody.resources.api.operations import Call, Operation, Pagination, Paging, pagination
+from hoody.resources.api.reading import in_utc, whole
 from hoody.resources.api.timeline import show_timeline
 from hoody.resources.guard import Guard
+from hoody.units import timed_id
 
 MOST_FOLLOWERS = 200
 BATCH = 200
+AGAIN = 1.0
+"""Seconds until the database is asked again that was away."""
+MOST_ON_A_PAGE = 100
+"""Events on one page of HTML, which is made in one go."""
+_log = Logger(namespace="hoody.audit")
 _JSON, _SSE, _HTML = "application/json", "text/event-stream", "text/html"
 
-Id = Annotated[str, Meta(pattern="^[0-9a-f]{24}$")]
+Id = Annotated[str, Meta(pattern=whole("[0-9a-f]{24}"), description="an id: 24 hex digits")]
 
 
 class EventQuery(Paging, kw_only=True):
@@ -71,6 +82,7 @@ class EventsFace:
     _store: IStore
     _feed: Feed
     guard: Guard
+    _clock: IReactorTime
     followers: int = 0
 
     def operations(self) -> list[Operation]:
@@ -97,6 +109,8 @@ class EventsFace:
             await self._follow(call, wanted)
             return None
         query = call.query
+        if kind == _HTML:
+            query.limit = min(query.limit, MOST_ON_A_PAGE)
         async with self._store.transaction() as transaction:
             found, total = await transaction.events.page(
                 wanted, query.offset, query.limit, query.sort_order == "asc"
@@ -114,32 +128,46 @@ class EventsFace:
         """
         if self.followers >= MOST_FOLLOWERS:
             raise Unavailable(f"{MOST_FOLLOWERS} follow the events already; try again later.")
-        seq = _last_seen(call.request)
-        if seq is None:
-            seq = await self._begin(wanted)
-        if call.request.gone:
-            return
         self.followers += 1
-        stream = EventStream.open(call.request)
         try:
-            await self._pour(stream, seq, wanted)
+            seq = await self._begin(_last_seen(call.request), wanted)
+            if call.request.gone:
+                return
+            stream = EventStream.open(call.request)
+            # Who is cut off before anything has happened comes back to here, too.
+            stream.write(b"id: " + timed_id(call.now, seq).encode() + b"\n\n")
+            try:
+                await self._pour(stream, call.principal, seq, wanted)
+            except Exception:
+                _log.failure("a stream of events broke off")
+            stream.close()
         finally:
             self.followers -= 1
-        stream.close()
 
-    async def _begin(self, wanted: Filter) -> int:
+    async def _begin(self, last: int | None, wanted: Filter) -> int:
+        """Behind which event to begin. One that is yet to come was of another database."""
         async with self._store.transaction() as transaction:
-            return 0 if wanted.since is not None else await transaction.events.newest()
+            newest = await transaction.events.newest()
+        if last is not None:
+            return min(last, newest)
+        return 0 if wanted.since is not None else newest
 
-    async def _pour(self, stream: EventStream, seq: int, wanted: Filter) -> None:
-        while not stream.over:
+    async def _pour(
+        self, stream: EventStream, principal: Principal, seq: int, wanted: Filter
+    ) -> None:
+        while not stream.over and self.guard.still_admits(principal):
             count = self._feed.count
             try:
                 async with self._store.transaction() as transaction:
                     batch = await transaction.events.after(seq, wanted, BATCH)
             except DatabaseAway:
-                batch = []
                 stream.write(b": the database is away\n\n")
+                await sleep(self._clock, AGAIN)
+                if self._feed.closed:
+                    return
+                continue
+            if not self.guard.still_admits(principal):
+                return
             for event in batch:
                 stream.write(sse.encode(event.id, msgspec.json.encode(row_of(event))))
                 seq = event.seq
@@ -153,12 +181,6 @@ class EventsFace:
 def wanted_of(call: Call) -> Filter:
     """The filter, and what whoever asks may see of it."""
     query, containers = call.query, call.principal.containers
-    for name in ("since", "until"):
-        value = getattr(query, name)
-        if value is not None and value.tzinfo is None:
-            raise CallerError(
-                f"{name}: {value.isoformat()!r} has no time zone; end it with Z for UTC."
-            )
     if containers is not None and query.container_id not in (None, *containers):
         raise Forbidden(
             f"container_id: the token is tied to other containers ({', '.join(containers)})."
@@ -169,8 +191,8 @@ def wanted_of(call: Call) -> Filter:
         event_types=_types(query.event_type),
         resource_type=query.resource_type,
         containers=containers,
-        since=query.since,
-        until=query.until,
+        since=in_utc("since", query.since) if query.since else None,
+        until=in_utc("until", query.until) if query.until else None,
     )
 
 

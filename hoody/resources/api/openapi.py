@@ -12,7 +12,7 @@ from hoody import __version__
 from hoody.resources.api.operations import Operation
 
 _TEMPLATE = "#/components/schemas/{name}"
-_COMMON_ERRORS = (400, 401, 403, 429, 503)
+_COMMON_ERRORS = (400, 401, 403, 405, 429, 503)
 
 
 class Failure(msgspec.Struct, rename={"status_code": "statusCode"}):
@@ -49,7 +49,7 @@ def document(operations: list[Operation], plain: list[dict[str, Any]]) -> dict[s
             "version": __version__,
             "description": "A Linux box whose long-lived things are URLs.",
         },
-        "security": [{"bearer": []}],
+        "security": [{"bearer": []}, {"capability": []}, {"session": []}],
         "paths": dict(sorted(paths.items())),
         "components": {
             "schemas": components,
@@ -80,7 +80,12 @@ def _describe(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
             "content": {"application/json": {"schema": schemas[operation.body]}},
         }
     if operation.page:
-        said["security"] = [{"bearer": []}, {"capability": []}, {"session": []}]
+        said["parameters"].append(
+            _parameter("Last-Event-ID", {"type": "string"}, "where a stream is to go on", "header")
+        )
+        said["responses"]["303"] = {
+            "description": "A token in the URL became a session; ask again without it."
+        }
     return said
 
 
@@ -116,7 +121,9 @@ def _responses(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
 
 
 def _said(path: str, method: str, summary: str, *types: str, **rest: object) -> dict[str, Any]:
-    content = {kind: {"schema": {"type": "string"}} for kind in types}
+    content = {
+        kind: {"schema": {"type": "object" if kind == _JSON else "string"}} for kind in types
+    }
     return {
         "path": path,
         "method": method,

@@ -18,6 +18,7 @@ from msgspec import Meta
 from hoody.audit.events import Event
 from hoody.auth.principal import Principal
 from hoody.auth.tokens import Scope
+from hoody.errors import NoSuchThing
 from hoody.protocols.request import Request
 from hoody.resources import failures
 from hoody.resources.api.reading import read_body, read_query
@@ -138,6 +139,9 @@ async def _serve(
         return b""
     if not operation.tied:
         principal.require_all_containers()
+    for name, value in parts.items():
+        if not value.isprintable():
+            raise NoSuchThing(f"There is no {name} {value!r}.")
     call = Call(
         request=request,
         principal=principal,

@@ -15,7 +15,7 @@ from hoody.errors import CallerError, Conflict, InUse, NoSuchThing, Taken
 from hoody.interfaces import IStore, ITransaction
 from hoody.projects import DEFAULT, IDLE_TIMEOUT_SECONDS, Project
 from hoody.resources.api.operations import Call, Operation, Pagination, Paging, pagination
-from hoody.resources.api.reading import given
+from hoody.resources.api.reading import given, whole
 from hoody.units import new_id
 
 USER_ID = "000000000000000000000001"
@@ -26,11 +26,19 @@ Alias = Annotated[
     Meta(
         min_length=1,
         max_length=100,
-        pattern=r"^[^\x00-\x1f\x7f/]+$",
-        description="unique without regard to case; no slash",
+        pattern=whole(r"[^\x00-\x1f\x7f/]+"),
+        description="1 to 100 characters without control characters and slashes, which no other"
+        " project has",
     ),
 ]
-Color = Annotated[str, Meta(max_length=32, pattern=r"^#?[A-Za-z0-9]+$")]
+Color = Annotated[
+    str,
+    Meta(
+        max_length=32,
+        pattern=whole("#?[A-Za-z0-9]+"),
+        description="a colour's name or hex digits, such as red or #ff8800",
+    ),
+]
 Count = Annotated[int, Meta(ge=0, le=1_000_000)]
 Days = Annotated[int, Meta(ge=1, le=3650, description="days; null: kept until deleted")]
 Seconds = Annotated[int, Meta(ge=0, le=31_536_000, description="seconds; 0: never")]
@@ -176,7 +184,7 @@ class ProjectsFace:
         changes = given(call.body)
         try:
             async with self._store.transaction() as transaction:
-                found = await _find(transaction, project)
+                found = await _find(transaction, project, for_change=True)
                 changed = {k: v for k, v in changes.items() if getattr(found, k) != v}
                 if "alias" in changed:
                     _check_alias(changed["alias"])
@@ -197,7 +205,7 @@ class ProjectsFace:
     async def delete_project(self, call: Call, project: str) -> ProjectRow:
         try:
             async with self._store.transaction() as transaction:
-                found = await _find(transaction, project)
+                found = await _find(transaction, project, for_change=True)
                 if found.alias == DEFAULT:
                     raise Conflict("The project 'default' always exists; it cannot be deleted.")
                 await transaction.projects.remove(found.id)
@@ -209,8 +217,10 @@ class ProjectsFace:
         return row_of(found)
 
 
-async def _find(transaction: ITransaction, id_or_alias: str) -> Project:
-    found = await transaction.projects.find(id_or_alias)
+async def _find(
+    transaction: ITransaction, id_or_alias: str, *, for_change: bool = False
+) -> Project:
+    found = await transaction.projects.find(id_or_alias, for_change)
     if found is None:
         raise NoSuchThing(f"There is no project {id_or_alias!r}; GET /api/v1/projects has them.")
     return found

@@ -6,6 +6,7 @@ what was given, and what would do.
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from typing import Any, TypeVar, get_args
 from urllib.parse import parse_qsl
 
@@ -19,6 +20,7 @@ T = TypeVar("T")
 
 _AT = re.compile(r"(?P<what>.*) - at `\$(?P<path>[^`]*)`", re.DOTALL)
 _SHOWN = 60
+_EARLIEST, _LATEST = datetime(1971, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
 
 
 def read_body(request: Request, form: type[T]) -> T:
@@ -35,6 +37,8 @@ def read_body(request: Request, form: type[T]) -> T:
         raise CallerError(
             f"The body is not JSON ({_lower(str(error))}); send a JSON object."
         ) from None
+    except RecursionError:
+        raise CallerError("The body is nested too deep; send a flat JSON object.") from None
     except UnicodeDecodeError:
         raise CallerError("The body is not UTF-8; send a JSON object in UTF-8.") from None
     return _convert(value, form, "body", strict=True)
@@ -46,10 +50,17 @@ def read_query(request: Request, form: Any) -> Any:
     names = {field.encode_name: field for field in msgspec.structs.fields(form)}
     value: dict[str, str] = {}
     for name, text in pairs:
+        if "\x00" in text:
+            raise CallerError(f"{name}: a NUL character will not do; leave it out.")
         # A flag may stand there bare; an empty filter is none.
         if name in names and (text or _is_flag(names[name].type)):
             value[name] = text or "true"
     return _convert(value, form, "query", strict=False)
+
+
+def whole(pattern: str) -> str:
+    """A pattern for all of a text; C{$} alone lets a line end pass behind it."""
+    return f"^(?:{pattern})$(?!\\n)"
 
 
 def _is_flag(kind: Any) -> bool:
@@ -76,19 +87,23 @@ def _sentence(said: str, value: Any, form: type, where: str) -> str:
         return f"{missing[1]} is missing; give it."
     if not field:
         return f"The {where} will not do: {_lower(what)}."
-    choices = _choices(form, field.split(".")[0].split("[")[0])
-    cure = f"give one of {choices}" if choices and "enum" in what else _lower(what)
+    cure = _cure(form, re.split(r"[.\[]", field)[0], what)
     return f"{field}: {_shown(_at(value, path))} will not do; {cure}."
 
 
-def _choices(form: type, name: str) -> str:
-    for field in msgspec.structs.fields(form):
-        if field.encode_name == name:
-            schema = msgspec.json.schema(field.type)
-            text = msgspec.json.encode(schema).decode()
-            found = re.search(r'"enum":\[([^\]]*)\]', text)
-            return found[1].replace('"', "").replace(",", ", ") if found else ""
-    return ""
+def _cure(form: type, name: str, what: str) -> str:
+    """What would do, as the form says it, or else the library."""
+    if "datetime" in what:
+        return "give a time such as 2026-05-04T02:55:08Z"
+    kinds = [field.type for field in msgspec.structs.fields(form) if field.encode_name == name]
+    schema = msgspec.json.encode(msgspec.json.schema(kinds[0])).decode() if kinds else ""
+    choices = re.search(r'"enum":\[([^\]]*)\]', schema)
+    if choices and "enum" in what:
+        return "give one of " + choices[1].replace('"', "").replace(",", ", ")
+    described = re.search(r'"description":("(?:[^"\\]|\\.)*")', schema)
+    if described and "regex" in what:
+        return f"give {msgspec.json.decode(described[1])}"
+    return _lower(what)
 
 
 def _at(value: Any, path: str) -> Any:
@@ -108,6 +123,19 @@ def _shown(value: Any) -> str:
 def _lower(text: str) -> str:
     first = text[:1] if text[1:2].isupper() else text[:1].lower()
     return first + text[1:].rstrip(".").replace("`", "")
+
+
+def in_utc(name: str, value: datetime) -> datetime:
+    """A time that was given, if it says where."""
+    if value.tzinfo is None:
+        raise CallerError(
+            f'{name}: "{value.isoformat()}" has no time zone; end it with Z for UTC.'
+        )
+    if not _EARLIEST < value < _LATEST:
+        raise CallerError(
+            f'{name}: "{value.isoformat()}" will not do; give a year of 1971 to 2999.'
+        )
+    return value.astimezone(UTC)
 
 
 def given(form: msgspec.Struct) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Annotated, Any
+from operator import attrgetter
+from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
 import msgspec
@@ -16,8 +17,9 @@ from hoody.audit.events import Event
 from hoody.auth.keyring import Keyring
 from hoody.auth.signatures import Capability
 from hoody.auth.tokens import Scope, Token
-from hoody.errors import CallerError, Conflict, NoSuchThing, Taken
+from hoody.errors import CallerError, Conflict, InUse, NoSuchThing, Taken
 from hoody.resources.api.operations import Call, Operation, Pagination, Paging, pagination
+from hoody.resources.api.reading import in_utc, whole
 
 LONGEST_CAPABILITY = timedelta(days=366)
 
@@ -26,11 +28,11 @@ Alias = Annotated[
     Meta(
         min_length=1,
         max_length=100,
-        pattern=r"^[^\x00-\x1f\x7f]+$",
-        description="unique without regard to case; the audit names the token by it",
+        pattern=whole(r"[^\x00-\x1f\x7f]+"),
+        description="1 to 100 characters without control characters, which no other token has",
     ),
 ]
-Id = Annotated[str, Meta(pattern="^[0-9a-f]{24}$")]
+Id = Annotated[str, Meta(pattern=whole("[0-9a-f]{24}"), description="an id: 24 hex digits")]
 
 
 class NewToken(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -63,6 +65,10 @@ class IssuedToken(TokenRow, kw_only=True):
     token: str
 
 
+class TokenPaging(Paging, kw_only=True):
+    sort_by: Literal["created_at", "alias"] = "created_at"
+
+
 class TokenPage(msgspec.Struct, kw_only=True):
     tokens: list[TokenRow]
     pagination: Pagination
@@ -76,8 +82,8 @@ class NewCapability(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
         str,
         Meta(
             max_length=1024,
-            pattern=r"^/api/v1/[!-~]+$",
-            description="the path of a URL of this API, without host and query",
+            pattern=whole(r"/api/v1/[!-\"$->@-~]+"),
+            description="the path of a URL of this API, such as /api/v1/events",
         ),
     ]
     expires_at: datetime
@@ -103,7 +109,7 @@ class TokensFace:
                 summary="The tokens, without their secrets",
                 answer=self.list_tokens,
                 scope=Scope.ADMIN,
-                query=Paging,
+                query=TokenPaging,
                 returns=TokenPage,
             ),
             Operation(
@@ -145,8 +151,7 @@ class TokensFace:
     async def list_tokens(self, call: Call) -> TokenPage:
         query, now = call.query, call.now
         found = await self._keyring.all()
-        if query.sort_order == "desc":
-            found.reverse()
+        found.sort(key=attrgetter(query.sort_by), reverse=query.sort_order == "desc")
         shown = found[query.offset : query.offset + query.limit]
         return TokenPage(
             tokens=[TokenRow(**_fields(token, now)) for token in shown],
@@ -155,13 +160,13 @@ class TokensFace:
 
     async def create_token(self, call: Call) -> IssuedToken:
         body: NewToken = call.body
-        _check_expiry(body.expires_at, call.now)
+        expires_at = _expiry(body.expires_at, call.now)
         try:
             token, secret = await self._keyring.create(
                 alias=body.alias,
                 scopes=tuple(dict.fromkeys(body.scopes)),
                 containers=tuple(dict.fromkeys(body.containers)) if body.containers else None,
-                expires_at=body.expires_at,
+                expires_at=expires_at,
                 told=_told(call),
             )
         except Taken:
@@ -171,13 +176,13 @@ class TokensFace:
         return IssuedToken(token=secret, **_fields(token, call.now))
 
     async def revoke_token(self, call: Call, token: str) -> TokenRow:
-        known = self._keyring.known(token)
-        if known is not None and known.root:
+        try:
+            gone = await self._keyring.revoke(token, _told(call))
+        except InUse:
             raise Conflict(
                 "The root token is not revoked, but replaced: run 'hoody token reset' on the"
                 " machine."
-            )
-        gone = await self._keyring.revoke(token, _told(call))
+            ) from None
         if gone is None:
             raise NoSuchThing(
                 f"There is no token with the id {token!r}; GET /api/v1/auth/tokens has them."
@@ -191,9 +196,14 @@ class TokensFace:
         call.principal.require(body.right)
         if call.principal.only is not None:
             raise CallerError("A capability URL signs no other; use a token.")
-        _check_expiry(body.expires_at, call.now)
-        if body.expires_at > call.now + LONGEST_CAPABILITY:
+        expires_at = _expiry(body.expires_at, call.now)
+        assert expires_at is not None
+        if expires_at > call.now + LONGEST_CAPABILITY:
             raise CallerError("expires_at: at most a year from now will do.")
+        if "/../" in f"{body.resource}/" or "//" in body.resource:
+            raise CallerError(
+                f'resource: "{body.resource}" will not do; give the path as it is asked for.'
+            )
         signer = self._keyring.signer
         assert signer is not None
         text = signer.sign_capability(
@@ -201,14 +211,14 @@ class TokensFace:
                 right=body.right,
                 resource=body.resource,
                 token_id=call.principal.token.id,
-                expires_at=body.expires_at,
+                expires_at=expires_at,
             )
         )
         return IssuedCapability(
             url=f"{_origin(call)}{body.resource}?cap={quote(text)}",
             right=body.right,
             resource=body.resource,
-            expires_at=body.expires_at,
+            expires_at=expires_at,
         )
 
 
@@ -238,18 +248,16 @@ def _fields(token: Token, now: datetime) -> dict[str, Any]:
     }
 
 
-def _check_expiry(expires_at: datetime | None, now: datetime) -> None:
-    if expires_at is None:
-        return
-    if expires_at.tzinfo is None:
-        raise CallerError(
-            f"expires_at: {expires_at.isoformat()!r} has no time zone; end it with Z for UTC."
-        )
+def _expiry(given: datetime | None, now: datetime) -> datetime | None:
+    if given is None:
+        return None
+    expires_at = in_utc("expires_at", given)
     if expires_at <= now:
-        raise CallerError(f"expires_at: {expires_at.isoformat()!r} is past; give a later time.")
+        raise CallerError(f'expires_at: "{given.isoformat()}" is past; give a later time.')
+    return expires_at
 
 
 def _origin(call: Call) -> str:
     scheme = "https" if call.request.isSecure() else "http"
     host = (call.request.getHeader(b"host") or b"localhost").decode("ascii", "replace")
-    return f"{scheme}://{re.sub('[^A-Za-z0-9.:_-]', '', host)}"
+    return f"{scheme}://{re.sub('[^][A-Za-z0-9.:_-]', '', host)}"

@@ -1,0 +1,43 @@
+"""Coming back later."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+T = TypeVar("T")
+
+
+async def sleep(reactor: Any, seconds: float) -> None:
+    """Come back later; may be cancelled."""
+    call: Any = None
+    done: Deferred[None] = Deferred(lambda _: call.cancel())
+    call = reactor.callLater(seconds, done.callback, None)
+    await done
+
+
+def in_thread(reactor: Any, work: Callable[[], T]) -> Deferred[T]:
+    """
+    Do what may hang for ever in a thread of its own: unlike the reactor's, which it
+    waits for in the end, this one ends with the process.
+    """
+    done: Deferred[T] = Deferred()
+
+    def finish(result: Any) -> None:
+        if not done.called:
+            done.callback(result)  # a Failure goes down the errbacks
+
+    def run() -> None:
+        result: Any
+        try:
+            result = work()
+        except BaseException:
+            result = Failure()  # type: ignore[no-untyped-call]
+        reactor.callFromThread(finish, result)
+
+    threading.Thread(target=run, daemon=True).start()
+    return done
