@@ -245,17 +245,20 @@ class Cluster:
                 pid = int(file.readline())
         except (FileNotFoundError, ValueError):
             pid = 0
-        try:
-            here = os.path.realpath(f"/proc/{pid}/cwd") == os.path.realpath(self.folder)
-            name = Path(f"/proc/{pid}/comm").read_text().strip()
-        except OSError:
-            here, name = False, ""
-        if here and name.startswith("postgres"):
+        if self._is_here(pid):
             return pid
         for stale in (path, os.path.join(self.sockets, f".s.PGSQL.{_PORT}.lock")):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(stale)
         return None
+
+    def _is_here(self, pid: int) -> bool:
+        """Whether a process is a Postgres that works on these files."""
+        try:
+            here = os.path.realpath(f"/proc/{pid}/cwd") == os.path.realpath(self.folder)
+            return here and Path(f"/proc/{pid}/comm").read_text().startswith("postgres")
+        except OSError:
+            return False
 
     def answers(self, seconds: float) -> Answer:
         """Whether it can be talked to, waiting that long."""
@@ -276,13 +279,21 @@ class Cluster:
                 os.rmdir(self.sockets)
 
     def end(self, pid: int) -> None:
-        """End what runs and does not answer."""
+        """
+        End what runs and does not answer, and its children: one that hangs as well would
+        keep the shared memory from the next.
+        """
+        children = _children(pid)
         for number, seconds in ((signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
             late = time.monotonic() + seconds
             while self.running() == pid and time.monotonic() < late:
                 time.sleep(0.05)
+        for child in children:
+            if self._is_here(child):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child, signal.SIGKILL)
 
     def launch(self, found: Programs, user: Account) -> subprocess.Popen[bytes]:
         """Start it, in a session of its own: a Ctrl-C is for us, and we stop it last."""
@@ -318,3 +329,10 @@ class Cluster:
                 cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (ROLE,))
                 if not cursor.fetchall():
                     cursor.execute(f"CREATE DATABASE {ROLE} OWNER {ROLE}")
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []

@@ -193,13 +193,15 @@ def test_a_postgres_that_lives_and_cannot_be_reached_is_replaced(
         root = api(server)
         assert root("POST", "/projects", {"alias": "kept"}).status == 201
         pid = postmaster(data_dir)
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         if harm == "it is stopped":
-            os.kill(pid, signal.SIGSTOP)
+            for each in (pid, *map(int, children)):
+                os.kill(each, signal.SIGSTOP)
         else:
             (data_dir / "run" / ".s.PGSQL.5432").unlink()
-        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            if b"hoody" in Path(f"/proc/{child}/cmdline").read_bytes():
-                os.kill(int(child), signal.SIGTERM)
+            for child in children:
+                if b"hoody" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    os.kill(int(child), signal.SIGTERM)
         eventually(lambda: not lives(pid), 40)
         eventually(lambda: root.get("/projects/kept").status == 200, 30)
 
