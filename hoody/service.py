@@ -115,15 +115,13 @@ class Hoody(Service):
             observer=Witness(self._journal, self._metrics),
             make_mover=self._make_movers(),
         )
-        self._events = EventsFace(self.database, self._feed, self._guard(), reactor)
-        self.site = self._make_site()
+        guard = Guard(self._keyring, Suspects(settings.wrong_tokens))
+        self._events = EventsFace(self.database, self._feed, guard, reactor)
+        self.site = self._make_site(guard)
         self._metrics.readings.append(self._readings)
         self.database.observe(EVENTS, self._feed.changed)
         self._keyring.follow()
         self._keyring.changed = self._feed.changed  # who follows may no longer
-
-    def _guard(self) -> Guard:
-        return Guard(self._keyring, Suspects(self._settings.wrong_tokens))
 
     def _make_movers(self) -> MoverFactory:
         threshold = self._settings.splice
@@ -136,9 +134,8 @@ class Hoody(Service):
         self._splices = True
         return Splicing(self._kernel_pipes, threshold).between
 
-    def _make_site(self) -> Site:
+    def _make_site(self, guard: Guard) -> Site:
         settings = self._settings
-        guard = self._events.guard
         health = Health(
             time.time(),
             {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import unicodedata
 from datetime import UTC, datetime
 
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
@@ -52,3 +53,8 @@ def new_id(now: datetime) -> str:
 def timed_id(when: datetime, number: int) -> str:
     """An id that says when, and bears a number."""
     return f"{int(when.timestamp()) & 0xFFFFFFFF:08x}{number:016x}"
+
+
+def case_folded(text: str) -> str:
+    """C{text} as it is compared where case makes no difference (Unicode, section 3.13)."""
+    return unicodedata.normalize("NFC", text).casefold()

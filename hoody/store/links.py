@@ -168,7 +168,7 @@ class Link:
         @raise psycopg2.Error: what it says to the question itself.
         """
         waiting: Deferred[Rows] = Deferred()
-        if not self.usable or self._running is not None:
+        if not self.usable or self._connection.closed or self._running is not None:
             waiting.errback(DatabaseAway("the connection was lost"))
             return waiting
         self._waiting = waiting

@@ -16,6 +16,7 @@ from hoody.auth.tokens import Token
 from hoody.errors import DatabaseAway, Taken
 from hoody.interfaces import IEvents, IProjects, IStore, ITokens, ITransaction
 from hoody.projects import Project
+from hoody.units import case_folded
 
 
 @define
@@ -43,7 +44,8 @@ class MemoryTokens:
 
     async def add(self, token: Token) -> None:
         for other in self._rows.tokens.values():
-            if other.alias.lower() == token.alias.lower() or (other.root and token.root):
+            same = case_folded(other.alias) == case_folded(token.alias)
+            if same or (other.root and token.root):
                 raise Taken
         self._rows.tokens[token.id] = token
 
@@ -68,7 +70,7 @@ class MemoryProjects:
 
     async def find(self, id_or_alias: str, for_change: bool = False) -> Project | None:
         for project in self._rows.projects.values():
-            if project.id == id_or_alias or project.alias.lower() == id_or_alias.lower():
+            if id_or_alias == project.id or case_folded(id_or_alias) == case_folded(project.alias):
                 return project
         return None
 
@@ -92,7 +94,8 @@ class MemoryProjects:
 
     def _check(self, project: Project) -> None:
         for other in self._rows.projects.values():
-            if other.id != project.id and other.alias.lower() == project.alias.lower():
+            same = case_folded(other.alias) == case_folded(project.alias)
+            if other.id != project.id and same:
                 raise Taken
 
 

@@ -17,6 +17,7 @@ from hoody.errors import InUse, Taken
 from hoody.interfaces import IEvents, IProjects, ITokens, ITransaction
 from hoody.projects import Project
 from hoody.store.links import Link
+from hoody.units import case_folded
 
 CHANNEL = "hoody"
 EVENTS = "events"
@@ -52,13 +53,14 @@ class Tokens:
     _link: Link
 
     async def add(self, token: Token) -> None:
-        row = asdict(token)
+        row = {**asdict(token), "alias_key": case_folded(token.alias)}
         row["scopes"] = list(token.scopes)
         row["containers"] = None if token.containers is None else list(token.containers)
         await _unique(
             self._link.run(
-                f"INSERT INTO tokens ({_TOKEN}) VALUES (%(id)s, %(alias)s, %(scopes)s::text[],"
-                " %(containers)s::text[], %(digest)s, %(root)s, %(created_at)s, %(expires_at)s)",
+                f"INSERT INTO tokens ({_TOKEN}, alias_key) VALUES (%(id)s, %(alias)s,"
+                " %(scopes)s::text[], %(containers)s::text[], %(digest)s, %(root)s,"
+                " %(created_at)s, %(expires_at)s, %(alias_key)s)",
                 row,
             )
         )
@@ -99,14 +101,17 @@ class Projects:
     async def add(self, project: Project) -> None:
         places = ", ".join(f"%({name})s" for name in _PROJECT_NAMES)
         await _unique(
-            self._link.run(f"INSERT INTO projects ({_PROJECT}) VALUES ({places})", asdict(project))
+            self._link.run(
+                f"INSERT INTO projects ({_PROJECT}, alias_key) VALUES ({places}, %(alias_key)s)",
+                _row(project),
+            )
         )
 
     async def find(self, id_or_alias: str, for_change: bool = False) -> Project | None:
         rows = await self._link.run(
-            f"SELECT {_PROJECT} FROM projects WHERE id = %s OR lower(alias) = lower(%s)"
+            f"SELECT {_PROJECT} FROM projects WHERE id = %s OR alias_key = %s"
             + (" FOR UPDATE" if for_change else ""),
-            (id_or_alias, id_or_alias),
+            (id_or_alias, case_folded(id_or_alias)),
         )
         return _project(rows[0]) if rows else None
 
@@ -123,9 +128,9 @@ class Projects:
         return [_project(row) for row in rows], total[0][0]
 
     async def change(self, project: Project) -> None:
-        places = ", ".join(f"{name} = %({name})s" for name in _PROJECT_NAMES)
+        places = ", ".join(f"{name} = %({name})s" for name in [*_PROJECT_NAMES, "alias_key"])
         await _unique(
-            self._link.run(f"UPDATE projects SET {places} WHERE id = %(id)s", asdict(project))
+            self._link.run(f"UPDATE projects SET {places} WHERE id = %(id)s", _row(project))
         )
 
     async def remove(self, project_id: str) -> None:
@@ -133,6 +138,10 @@ class Projects:
             await self._link.run("DELETE FROM projects WHERE id = %s", (project_id,))
         except psycopg2.errors.ForeignKeyViolation as error:
             raise InUse from error
+
+
+def _row(project: Project) -> dict[str, object]:
+    return {**asdict(project), "alias_key": case_folded(project.alias)}
 
 
 def _project(row: tuple[Any, ...]) -> Project:

@@ -135,17 +135,21 @@ async def test_a_project_is_found_by_its_id_and_by_its_alias_in_any_case(store: 
 
 @awaits
 async def test_an_alias_is_taken_once_whatever_its_case(store: IStore) -> None:
-    first, second = project("one"), project("two")
+    first, second = project("Öne"), project("two")
     async with store.transaction() as transaction:
         await transaction.projects.add(first)
         await transaction.projects.add(second)
+        await transaction.tokens.add(token("Ñandú"))
     with pytest.raises(Taken):
         async with store.transaction() as transaction:
-            await transaction.projects.add(project("ONE"))
+            await transaction.projects.add(project("öNE"))
+    with pytest.raises(Taken):
+        async with store.transaction() as transaction:
+            await transaction.tokens.add(token("ñANDÚ"))
     with pytest.raises(Taken):
         async with store.transaction() as transaction:
             await transaction.projects.change(
-                Project(id=second.id, alias="One", created_at=NOW, updated_at=NOW)
+                Project(id=second.id, alias="öne", created_at=NOW, updated_at=NOW)
             )
 
 

@@ -478,7 +478,8 @@ def test_a_change_by_cookie_needs_the_pages_own_word(root: Api) -> None:
     assert create(*csrf) == 403
     assert create(*csrf, "-H", "Sec-Fetch-Site: same-site") == 403
     assert create(*csrf, "-H", "Origin: http://evil.example") == 403
-    assert create("-H", f"X-CSRF-Token: {found[1][:-1]}0", *same) in (403, 201)
+    other = found[1][:-1] + ("1" if found[1].endswith("0") else "0")
+    assert create("-H", f"X-CSRF-Token: {other}", *same) == 403
     assert create(*csrf, *same) == 201
     assert create(*csrf, "-H", f"Origin: http://{host}") == 201
 

@@ -1,5 +1,6 @@
 -- Times are the server's (it passes them in), never the database's now().
--- Ids are 24 lower-case hex digits, made by the server.
+-- Ids are 24 lower-case hex digits, made by the server; alias_key is the alias without
+-- its case, as the server sees it: lower() depends on the locale.
 
 CREATE TABLE secrets (
     name  text PRIMARY KEY,
@@ -9,6 +10,7 @@ CREATE TABLE secrets (
 CREATE TABLE tokens (
     id         text PRIMARY KEY,
     alias      text NOT NULL,
+    alias_key  text NOT NULL UNIQUE,
     scopes     text[] NOT NULL,
     containers text[],
     digest     bytea NOT NULL,
@@ -16,12 +18,12 @@ CREATE TABLE tokens (
     created_at timestamptz NOT NULL,
     expires_at timestamptz
 );
-CREATE UNIQUE INDEX tokens_alias ON tokens (lower(alias));
 CREATE UNIQUE INDEX tokens_one_root ON tokens (root) WHERE root;
 
 CREATE TABLE projects (
     id                      text PRIMARY KEY,
     alias                   text NOT NULL,
+    alias_key               text NOT NULL UNIQUE,
     color                   text,
     max_containers          integer,
     max_snapshots           integer,
@@ -31,7 +33,6 @@ CREATE TABLE projects (
     created_at              timestamptz NOT NULL,
     updated_at              timestamptz NOT NULL
 );
-CREATE UNIQUE INDEX projects_alias ON projects (lower(alias));
 
 CREATE TABLE events (
     seq           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
