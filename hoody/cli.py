@@ -40,6 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(0 if asked else 2)
     options = Options(program="hoody token reset")
     options.parseOptions(given[2:])
+    options.hide_secrets()
     react(_started(reset_token, options.settings))
 
 

@@ -55,6 +55,25 @@ def raise_descriptor_limit() -> int:
     return hard
 
 
+def begin_without(secret: str, **environment: str) -> None:
+    """
+    Be this program again, by execve(2), without the option whose value is C{secret} and
+    with more in the environment; if that is not on the command line, go on.
+    """
+    kept: list[str] = []
+    for word in sys.orig_argv[1:]:
+        if word == secret:
+            kept.pop()  # the option's name
+        elif not word.endswith("=" + secret):
+            kept.append(word)
+    if len(kept) + 1 < len(sys.orig_argv):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.execve(  # noqa: S606  # what we were started with
+            sys.executable, [sys.orig_argv[0], *kept], {**os.environ, **environment}
+        )
+
+
 class DataDirTaken(Exception):
     """Another server has the data directory."""
 
@@ -84,6 +103,11 @@ class DataDir:
     def owner(self) -> int | None:
         """The user id that it belongs to, if it is there."""
         return os.stat(self.path).st_uid if os.path.exists(self.path) else None
+
+    @property
+    def journal(self) -> str:
+        """The folder of events that are not in the database yet."""
+        return os.path.join(self.path, "journal")
 
     @property
     def saved(self) -> str:

@@ -24,6 +24,7 @@ from hoody import __version__, logs
 from hoody.audit.feed import Feed
 from hoody.audit.journal import Journal
 from hoody.audit.retention import Retention
+from hoody.audit.spool import Spool
 from hoody.audit.witness import Witness
 from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
@@ -97,7 +98,7 @@ class Hoody(Service):
         )
         self._keyring = Keyring(self.database, reactor)
         self._feed = Feed()
-        self._journal = Journal(self.database, reactor)
+        self._journal = Journal(self.database, reactor, Spool(self._data_dir.journal))
         self._retention = Retention(
             self.database, reactor, settings.event_retention, settings.sweep
         )

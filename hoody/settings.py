@@ -149,7 +149,8 @@ class Settings:
         "",
         _dsn,
         "Postgres DSN; without one an embedded Postgres is kept. A password is better given by"
-        " HOODY_DATABASE or ~/.pgpass, as everybody sees a command line",
+        " HOODY_DATABASE or ~/.pgpass: everybody sees a command line, until we have it moved"
+        " to the environment",
         shown="embedded",
     )
     database_save: bool = _setting(
@@ -291,7 +292,13 @@ def mask(name: str, value: object) -> object:
     """A setting's value as it may be shown: a DSN without its password."""
     if name != "database" or not value:
         return value
-    words = parse_dsn(str(value))
-    if "password" in words:
-        words["password"] = "***"  # noqa: S105
-    return make_dsn(**words)
+    return make_dsn(**{**parse_dsn(str(value)), **dict.fromkeys(_secrets(str(value)), "***")})
+
+
+def has_secret(dsn: str) -> bool:
+    """Whether a DSN is not for everybody's eyes."""
+    return bool(dsn) and bool(_secrets(dsn))
+
+
+def _secrets(dsn: str) -> set[str]:
+    return {"password", "sslpassword"} & set(parse_dsn(dsn))

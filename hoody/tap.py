@@ -15,8 +15,9 @@ from twisted.internet.endpoints import serverFromString
 from twisted.python import usage
 
 from hoody import __version__
+from hoody.process import begin_without
 from hoody.service import Hoody
-from hoody.settings import Settings, declared, flag, variable
+from hoody.settings import Settings, declared, flag, has_secret, variable
 
 
 def _parameter(attribute: Attribute[Any]) -> list[object]:
@@ -93,6 +94,14 @@ class Options(usage.Options):
                 " --pipe-auth=token"
             )
 
+    def hide_secrets(self) -> None:
+        """
+        Everybody on the machine can read a command line, and only we our environment: where
+        a password is on it, begin anew without. To be called before anything is opened.
+        """
+        if has_secret(self.settings.database):
+            begin_without(self.settings.database, HOODY_DATABASE=self.settings.database)
+
     def _given(self, attribute: Attribute[Any]) -> tuple[str, str] | None:
         """Where a setting was given, and as what."""
         if attribute.name == "listen" and self._listen:
@@ -118,4 +127,5 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> IService:
     """The whole server, not yet started."""
+    options.hide_secrets()
     return Hoody(cast(ReactorBase, reactor), options.settings)

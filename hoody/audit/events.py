@@ -52,6 +52,8 @@ class Event:
     @ivar actor: by whom: a token's alias, a cron entry, C{idle timer}, C{request}.
     @ivar data: what else there is to say, for JSON; never a secret.
     @ivar duration_ms: how long it took, where that makes sense.
+    @ivar key: of one that may be written again because nobody knows whether it was: there
+        is one event of a key.
     @ivar seq: its place in the order in which events became true; 0 until it is kept.
     """
 
@@ -65,6 +67,7 @@ class Event:
     data: dict[str, Any] = field(factory=dict)
     duration_ms: float | None = None
     request_id: str | None = None
+    key: str | None = None
     seq: int = 0
 
     @property

@@ -1,28 +1,37 @@
 """
 Events of what must not wait for the database: pipes go on while it is away.
 
-They are written a little later, many at once; what cannot be written now is kept
-until it can, up to a limit.
+They are put down at once, in files, and written to the database a little later, many
+together. Each has a key of its own, so that it is written once and only once, whoever is
+killed meanwhile, and however often it has to be tried.
 """
 
 from __future__ import annotations
 
+import secrets
 from collections import deque
 
-from attrs import define, field
+import msgspec
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from hoody.audit.events import Event
+from hoody.audit.spool import Spool, read
 from hoody.errors import DatabaseAway
 from hoody.interfaces import IStore
 
 EVERY = 0.25
 """Seconds between two times that what has come is written."""
-MOST = 20_000
-"""Events that are kept; then the oldest go."""
+MOST_BYTES = 256 * 1024 * 1024
+"""How much is put down while the database is away; then what comes is lost."""
+SEGMENT_BYTES = 4 * 1024 * 1024
+"""How much is read back at a time."""
+MOST_HELD = 10_000
+"""Events that are held in memory while they cannot be put down."""
 BATCH = 500
 
 _log = Logger(namespace="hoody.audit")
@@ -30,13 +39,19 @@ _log = Logger(namespace="hoody.audit")
 
 @define(eq=False)
 class Journal:
-    """@ivar lost: how many events there was no room for."""
+    """
+    @ivar waiting: how many have not been written yet.
+    @ivar lost: how many there was no room for.
+    """
 
     _store: IStore
     _clock: IReactorTime
+    _spool: Spool
+    waiting: int = field(default=0, init=False)
     lost: int = field(default=0, init=False)
-    _batch: int = field(default=BATCH, init=False)
-    _kept: deque[Event] = field(factory=deque, init=False)
+    _segments: deque[str] = field(factory=deque, init=False)
+    _held: deque[bytes] = field(factory=deque, init=False)
+    _fresh: bool = field(default=False, init=False)
     _writing: Deferred[None] | None = field(default=None, init=False)
     _call: LoopingCall = field(init=False)
 
@@ -45,34 +60,48 @@ class Journal:
         self._call.clock = self._clock
 
     def start(self) -> None:
+        """Go on where an earlier process was stopped."""
+        self._segments.extend(self._spool.left_over())
+        self.waiting += sum(len(read(segment)) for segment in self._segments)
         self._call.start(EVERY, now=False)
 
     def add(self, event: Event) -> None:
-        """Have it written soon."""
-        if len(self._kept) >= MOST:
-            self._kept.popleft()
-            if not self.lost:
-                _log.error("more events than can be kept while the database is away; some go")
-            self.lost += 1
-        self._kept.append(event)
+        """Have it written soon; it is safe from the end of this process when this returns."""
+        line = msgspec.json.encode(evolve(event, key=secrets.token_hex(12)))
+        if self._spool.size + len(line) > MOST_BYTES:
+            self._lose("more events than can be kept while the database is away")
+            return
+        try:
+            self._spool.add(line)
+            self._fresh = True
+            if self._spool.written >= SEGMENT_BYTES:
+                self._seal()
+        except OSError as error:
+            if len(self._held) >= MOST_HELD:
+                self._lose(f"events cannot be put down ({error})")
+                return
+            if not self._held:
+                _log.error("events cannot be put down: {error}; held in memory", error=error)
+            self._held.append(line)
+        self.waiting += 1
 
-    @property
-    def waiting(self) -> int:
-        """How many have not been written yet."""
-        return len(self._kept)
+    def _lose(self, why: str) -> None:
+        if not self.lost:
+            _log.critical("{why}; some are lost", why=why)
+        self.lost += 1
 
     async def stop(self) -> None:
-        """Write what is left, if that can be done at once."""
+        """Write what is left, if that can be done at once; the next start finds the rest."""
         if self._call.running:
             self._call.stop()
         if self._writing is not None:
             await self._writing
         await self._write()
-        if self._kept:
-            _log.error("{count} event(s) could not be written", count=len(self._kept))
+        if self._held:
+            _log.error("{count} event(s) could not be written", count=len(self._held))
 
     def _tick(self) -> None:
-        if self._kept and self._writing is None:
+        if self.waiting and self._writing is None:
             self._writing = ensureDeferred(self._write())
             self._writing.addBoth(self._written)
 
@@ -80,22 +109,58 @@ class Journal:
         self._writing = None
 
     async def _write(self) -> None:
-        while self._kept:
-            batch = [self._kept[i] for i in range(min(self._batch, len(self._kept)))]
-            dropped = self.lost
+        try:
+            while self._segments or self._fresh:
+                if not self._segments:
+                    self._seal()
+                lines = await deferToThread(read, self._segments[0])
+                await self._tell(lines)
+                self._spool.remove(self._segments.popleft())
+            while self._held:
+                lines = list(self._held)
+                await self._tell(lines)
+                for _ in lines:
+                    self._held.popleft()
+        except DatabaseAway:
+            pass
+        except Exception:
+            _log.failure("events could not be written; they wait")
+
+    def _seal(self) -> None:
+        self._segments.append(self._spool.seal())
+        self._fresh = False
+
+    async def _tell(self, lines: list[bytes]) -> None:
+        for start in range(0, len(lines), BATCH):
+            batch = [event for line in lines[start : start + BATCH] if (event := _event(line))]
             try:
-                async with self._store.transaction(patience=5) as transaction:
-                    for event in batch:
-                        transaction.record(event)
+                await self._record(batch)
             except DatabaseAway:
-                return
+                raise
             except Exception:
-                if len(batch) > 1:
-                    self._batch = 1  # which of them it is
-                    continue
+                await self._record_each(batch)
+        self.waiting -= len(lines)
+
+    async def _record(self, events: list[Event]) -> None:
+        async with self._store.transaction(patience=5) as transaction:
+            for event in events:
+                transaction.record(event)
+
+    async def _record_each(self, events: list[Event]) -> None:
+        """One of them is not to the database's liking; the others shall not wait for it."""
+        for event in events:
+            try:
+                await self._record([event])
+            except DatabaseAway:
+                raise
+            except Exception:
+                self.lost += 1
                 _log.failure("an event could not be written, and is given up")
-            if self._batch < BATCH:
-                self._batch *= 2
-            # Some may have been dropped meanwhile, from the same end.
-            for _ in range(len(batch) - (self.lost - dropped)):
-                self._kept.popleft()
+
+
+def _event(line: bytes) -> Event | None:
+    try:
+        return msgspec.json.decode(line, type=Event)
+    except msgspec.DecodeError:
+        _log.error("what was put down is no event: {line!r}", line=line[:200])
+        return None

@@ -351,10 +351,11 @@ def _settle(transfer: Transfer, core: Core, running: Running) -> None:
         whole = f"{len(running.numbers)} of {running.wanted}"
         transfer.fails(PeerError(f"Only {whole} receivers got everything."))
         return
+    # It is told of before anybody is told that all is well.
+    _conclude(core, running, None)
     if running.sender:
         running.sender.tell("Transfer complete.")
         running.sender.finish()
-    _conclude(core, running, None)
     transfer.empties()
 
 

@@ -228,12 +228,15 @@ class Database:
     async def _transaction(self, patience: float) -> AsyncIterator[Transaction]:
         if not self.up:
             raise DatabaseAway(self._problem or "it is not up")
-        link = await self.pool.take(self._reactor.seconds() + patience)
+        late = self._reactor.seconds() + patience
+        link = await self.pool.take(late)
         try:
             await link.run("BEGIN")
+            # It began before we hear of it, so what is left then is not too much.
+            within = late - self._reactor.seconds()
             transaction = Transaction(link)
             yield transaction
-            await transaction.commit()
+            await transaction.commit(within)
         except BaseException:
             self.pool.retire(link)
             raise

@@ -48,6 +48,7 @@ _WORDS = (
     ("no such file", "its socket is not there"),
     ("timeout", "it did not answer in time"),
     ("timed out", "it did not answer in time"),
+    ("too late", "it did not answer in time"),
     ("too many", "it has no connection left"),
     ("connection slots", "it has no connection left"),
     ("authentication", "it does not let us in"),

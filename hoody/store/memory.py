@@ -188,7 +188,10 @@ class MemoryStore:
             transaction = MemoryTransaction(rows)
             yield transaction
             self._check()
+            keys = {event.key for event in rows.events if event.key}
             for event in transaction.recorded:
+                if event.key in keys:
+                    continue
                 rows.last_seq += 1
                 rows.events.append(evolve(event, seq=rows.last_seq))
             self._rows = rows

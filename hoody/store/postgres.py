@@ -36,7 +36,8 @@ _EVENT_NAMES = _names(Event, "seq")
 _EVENT = ", ".join([*_EVENT_NAMES, "seq"])
 _EVENT_TYPES = (
     "ts timestamptz, event_type text, actor text, resource_type text, resource_id text,"
-    " container_id text, project_id text, data jsonb, duration_ms float8, request_id text"
+    " container_id text, project_id text, data jsonb, duration_ms float8, request_id text,"
+    " key text"
 )
 
 
@@ -241,19 +242,25 @@ class Transaction:
     def announce(self, topic: str) -> None:
         self._topics.add(topic)
 
-    async def commit(self) -> None:
+    async def commit(self, within: float) -> None:
         """
+        @param within: seconds since the transaction began, by the database's clock, after
+            which it shall not become true, as whoever asked has been told that it did not.
+
         Events are written last, one transaction after the other: so their order is
         that in which they become true, and who follows them misses none.
         """
-        statements, values = [], {}
+        statements: list[str] = []
+        values: dict[str, object] = {"within": within}
         if self._recorded:
             rows = [{name: getattr(e, name) for name in _EVENT_NAMES} for e in self._recorded]
             statements.append(
                 "SELECT pg_advisory_xact_lock(%(lock)s); "
                 f"INSERT INTO events ({', '.join(_EVENT_NAMES)}) SELECT * FROM"
                 f" jsonb_to_recordset(%(rows)s::jsonb) AS e ({_EVENT_TYPES})"
+                " ON CONFLICT (key) WHERE key IS NOT NULL DO NOTHING"
             )
-            values = {"lock": _EVENTS_LOCK, "rows": msgspec.json.encode(rows).decode()}
+            values |= {"lock": _EVENTS_LOCK, "rows": msgspec.json.encode(rows).decode()}
         statements += [f"NOTIFY {CHANNEL}, '{topic}'" for topic in sorted(self._topics)]
-        await self._link.run("; ".join([*statements, "COMMIT"]), values)
+        statements += ["SELECT must_be_within(%(within)s)", "COMMIT"]
+        await self._link.run("; ".join(statements), values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -296,6 +297,15 @@ async def test_what_is_too_old_goes_a_batch_at_a_time_and_nothing_else(store: IS
 
 
 @awaits
+async def test_there_is_one_event_of_a_key(store: IStore) -> None:
+    await record(store, event(key="a"), event(), event(key="b"))
+    await record(store, event(key="b", actor="again"), event(), event(key="c"))
+    found = await told(store)
+    assert [one.key for one in found] == ["a", None, "b", None, "c"]
+    assert {one.actor for one in found} == {"root"}
+
+
+@awaits
 async def test_nothing_of_a_transaction_that_fails_is_true(store: IStore) -> None:
     with pytest.raises(ZeroDivisionError):
         async with store.transaction() as transaction:
@@ -525,3 +535,28 @@ async def test_many_that_come_at_once_are_all_served(postgres_store: Database) -
     running = [ensureDeferred(one(number)) for number in range(200)]
     assert [await each for each in running] == list(range(200))
     assert len(postgres_store.pool.links) <= postgres_store.pool.size
+
+
+@awaits
+async def test_a_change_that_was_given_up_does_not_come_true_later(
+    postgres_store: Database, cluster: Postgres
+) -> None:
+    stopped = 0
+    with pytest.raises(DatabaseAway, match="in time"):
+        async with postgres_store.transaction(patience=1) as transaction:
+            await transaction.projects.add(project("late"))
+            (link,) = postgres_store.pool.links
+            stopped = (await link.run("SELECT pg_backend_pid()"))[0][0]
+            os.kill(stopped, signal.SIGSTOP)
+            # Its COMMIT is on the way, and will be read.
+    os.kill(stopped, signal.SIGCONT)
+    await eventually(lambda: not os.path.exists(f"/proc/{stopped}"))
+    async with postgres_store.transaction() as transaction:
+        assert await transaction.projects.find("late") is None
+
+
+async def eventually(wanted: Callable[[], bool]) -> None:
+    late = seconds() + 10
+    while not wanted():
+        assert seconds() < late
+        await sleep(reactor, 0.02)

@@ -219,6 +219,65 @@ def test_a_postgres_that_hangs_is_replaced_at_the_next_start(data_dir: Path) -> 
     assert not lives(pid)
 
 
+def test_a_postgres_that_takes_long_to_recover_is_waited_for_and_never_killed(
+    data_dir: Path,
+) -> None:
+    server = embedded(data_dir)
+    assert api(server)("POST", "/projects", {"alias": "kept"}).status == 201
+    found = programs.find()
+    assert found is not None
+    subprocess.run(
+        [found.path("psql"), "-h", str(data_dir / "run"), "-U", "hoody", "-d", "hoody", "-qc"]
+        + ["CREATE TABLE hoody.much AS SELECT repeat('x', 200) FROM generate_series(1, 300000)"],
+        check=True,
+    )
+    crashed = postmaster(data_dir)
+    server.process.kill()
+    os.kill(crashed, signal.SIGKILL)
+    server.process.wait()
+    with stopped_recovery(data_dir) as recovering:
+        first = embedded(data_dir)
+        eventually(lambda: bool(recovering))
+        pid = postmaster(data_dir)
+        assert database_part(first)["status"] == "down"
+        # The first had started it; the second finds it so, and gives it longer than a hang.
+        first.process.kill()
+        first.process.wait()
+        with embedded(data_dir) as second:
+            eventually(lambda: any("adopted" in event["message"] for event in second.events))
+            assert api(second).get("/projects").status == 503
+            os.kill(recovering[0], signal.SIGCONT)
+            eventually(lambda: api(second).get("/projects/kept").status == 200)
+            assert postmaster(data_dir) == pid
+
+
+@contextlib.contextmanager
+def stopped_recovery(data_dir: Path) -> Iterator[list[int]]:
+    """As soon as a Postgres begins to recover, it is stopped; the list has then who does it."""
+    recovering: list[int] = []
+    over = threading.Event()
+
+    def watch() -> None:
+        while not (recovering or over.is_set()):
+            with contextlib.suppress(FileNotFoundError, ValueError, IndexError):
+                pid = postmaster(data_dir)
+                for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+                    if b": startup" in Path(f"/proc/{child}/cmdline").read_bytes():
+                        os.kill(int(child), signal.SIGSTOP)
+                        recovering.append(int(child))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield recovering
+    finally:
+        over.set()
+        watcher.join()
+        for pid in recovering:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
 def test_a_pid_file_whose_number_is_somebody_elses_now_is_no_postgres(data_dir: Path) -> None:
     with embedded(data_dir):
         pass
@@ -576,6 +635,44 @@ def test_while_postgres_is_away_pipes_go_on_and_what_needs_it_says_so_in_time(
         assert set(kept) <= told
 
 
+def test_what_pipes_did_is_told_once_and_only_once_whoever_is_killed(
+    tmp_path: Path, fragile: tuple[Postgres, Path]
+) -> None:
+    running, directory = fragile
+    option = f"--database={running.dsn('hoody')}"
+    sent: list[str] = []
+
+    def send(server: Server, count: int) -> None:
+        for _ in range(count):
+            sent.append(name())
+            with Wire(server) as receiver, Wire(server) as sender:
+                receiver.get(sent[-1])
+                sender.put(sent[-1], "Content-Length: 2")
+                sender.send(b"ok")
+                sender.read_until(b"[INFO] Transfer complete.\n")
+
+    # At any moment: between the pipe's end and its being written, and while it is written.
+    for number in range(5):
+        server = Server(tmp_path / "data", option)
+        send(server, 3)
+        time.sleep(0.1 * number)
+        server.process.kill()
+        server.process.wait()
+    server = Server(tmp_path / "data", option)
+    bring_back = hang_it(running, directory)
+    send(server, 3)
+    time.sleep(1)  # what has been asked of the database is in its hands
+    server.process.kill()
+    server.process.wait()
+    bring_back()
+    with Server(tmp_path / "data", option) as server:
+        root = api(server)
+        eventually(lambda: set(sent) <= pipes_told(root))
+        eventually(lambda: not list((tmp_path / "data" / "journal").iterdir()))
+        listed = root.get("/events?event_type=pipe.completed&limit=500").data["events"]
+        assert sorted(one["resource_id"] for one in listed) == sorted(sent)
+
+
 @contextlib.contextmanager
 def load(root: Api, kept: list[str]) -> Iterator[None]:
     """Projects are made all the time; C{kept} are those that were answered with success."""
@@ -722,3 +819,21 @@ def test_no_secret_is_in_a_log_an_event_an_error_or_the_process_list(data_dir: P
     for secret in (made["token"], root.token, cap):
         assert secret is not None
         assert secret[30:] not in said
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_a_password_on_the_command_line_is_not_left_there(
+    tmp_path: Path, fragile: tuple[Postgres, Path], joined: bool
+) -> None:
+    running, _ = fragile
+    secret = "pass word" + name()
+    dsn = running.dsn("hoody") + f" password='{secret}'"
+    option = [f"--database={dsn}"] if joined else ["--database", dsn]
+    with Server(tmp_path / "data", *option, "--drain=1") as server:
+        assert api(server).get("/projects").status == 200
+        processes = subprocess.run(
+            ["ps", "-eww", "-o", "args="], capture_output=True, text=True, check=True
+        ).stdout
+        assert "--drain=1" in processes
+        assert secret not in processes
+        assert secret not in json.dumps(server.events)

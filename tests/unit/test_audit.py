@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import pytest_twisted
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
+from twisted.internet.task import Clock, deferLater
 
 from hoody.audit import words
 from hoody.audit.events import TYPES, Event, Filter, seq_of
 from hoody.audit.feed import Feed
 from hoody.audit.journal import EVERY, Journal
 from hoody.audit.retention import Retention
+from hoody.audit.spool import Spool
 from hoody.store.memory import MemoryStore
 from hoody.units import moment, timed_id
 
@@ -33,11 +38,30 @@ def event(event_type: str = "pipe.completed", **more: object) -> Event:
 
 
 class Audit:
-    def __init__(self) -> None:
-        self.store, self.clock = MemoryStore(), Clock()
+    def __init__(self, folder: Path) -> None:
+        self.store, self.clock, self.folder = MemoryStore(), Clock(), folder
         self.clock.advance(NOW.timestamp())
-        self.journal = Journal(self.store, self.clock)
+        self.begin()
+
+    def begin(self) -> None:
+        """As a process that finds what an earlier one has left, which was killed."""
+        for call in self.clock.getDelayedCalls():
+            call.cancel()
+        self.journal = Journal(self.store, self.clock, Spool(str(self.folder)))
         self.journal.start()
+
+    def only_segment(self) -> Path:
+        (segment,) = self.folder.iterdir()
+        return segment
+
+    async def written(self) -> None:
+        """Let the journal do its work, which is partly a thread's."""
+        for _ in range(500):
+            self.clock.advance(EVERY)
+            if not self.journal.waiting:
+                return
+            await deferLater(reactor, 0.01)
+        raise AssertionError(f"{self.journal.waiting} wait")
 
     async def told(self) -> list[str]:
         async with self.store.transaction() as transaction:
@@ -45,46 +69,105 @@ class Audit:
         return [one.resource_id for one in found]
 
 
+@pytest.fixture
+def audit(tmp_path: Path) -> Audit:
+    return Audit(tmp_path / "journal")
+
+
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
-async def test_what_is_added_is_written_soon_and_in_order() -> None:
-    audit = Audit()
+async def test_what_is_added_is_written_soon_and_in_order(audit: Audit) -> None:
     for number in range(3):
         audit.journal.add(event(resource_id=str(number)))
     assert await audit.told() == []
-    audit.clock.advance(EVERY)
+    await audit.written()
     assert await audit.told() == ["0", "1", "2"]
-    assert audit.journal.waiting == 0
+    assert list(audit.folder.iterdir()) == []
 
 
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
-async def test_while_the_database_is_away_events_wait() -> None:
-    audit = Audit()
+async def test_while_the_database_is_away_events_wait(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hoody.audit.journal.SEGMENT_BYTES", 20_000)
     audit.store.away = "it is gone"
     for number in range(1200):
         audit.journal.add(event(resource_id=str(number)))
-    audit.clock.advance(EVERY)
+        if number % 500 == 0:
+            audit.clock.advance(EVERY)
     assert audit.journal.waiting == 1200
     audit.store.away = None
-    audit.clock.advance(EVERY)
+    await audit.written()
     assert await audit.told() == [str(number) for number in range(1200)]
 
 
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
-async def test_there_is_an_end_to_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hoody.audit.journal.MOST", 5)
-    audit = Audit()
+async def test_whoever_comes_after_a_kill_writes_what_was_left_and_all_of_it_once(
+    audit: Audit,
+) -> None:
     audit.store.away = "it is gone"
-    for number in range(8):
+    for number in range(3):
         audit.journal.add(event(resource_id=str(number)))
-    assert audit.journal.lost == 3
+    left = audit.only_segment()
+    lines = left.read_bytes()
+    audit.begin()
     audit.store.away = None
-    audit.clock.advance(EVERY)
-    assert await audit.told() == ["3", "4", "5", "6", "7"]
+    await audit.written()
+    assert await audit.told() == ["0", "1", "2"]
+    # Killed again, between the commit and the removal, and while it wrote a line.
+    left.write_bytes(lines + b'{"ts": "20')
+    audit.begin()
+    assert audit.journal.waiting == 3
+    await audit.written()
+    assert await audit.told() == ["0", "1", "2"]
+    assert list(audit.folder.iterdir()) == []
 
 
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
-async def test_what_is_left_is_written_at_the_end() -> None:
-    audit = Audit()
+async def test_there_is_an_end_to_what_is_kept(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hoody.audit.journal.MOST_BYTES", 1000)
+    audit.store.away = "it is gone"
+    for number in range(20):
+        audit.journal.add(event(resource_id=str(number)))
+    assert 0 < audit.journal.waiting < 10
+    assert audit.journal.waiting + audit.journal.lost == 20
+    kept = audit.journal.waiting
+    audit.store.away = None
+    await audit.written()
+    assert await audit.told() == [str(number) for number in range(kept)]
+    audit.journal.add(event(resource_id="later"))
+    await audit.written()
+    assert (await audit.told())[-1] == "later"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "none", str(disk)], check=True)
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.mark.needs_root
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+async def test_on_a_full_disk_events_are_held_and_written_all_the_same(small_disk: Path) -> None:
+    audit = Audit(small_disk)
+    audit.store.away = "it is gone"
+    for number in range(100):
+        audit.journal.add(event(resource_id=str(number)))
+    segment = audit.only_segment()
+    assert 0 < segment.stat().st_size <= 8192
+    assert segment.read_bytes().endswith(b"}\n")
+    assert audit.journal.waiting == 100
+    audit.store.away = None
+    await audit.written()
+    assert sorted(await audit.told(), key=int) == [str(number) for number in range(100)]
+
+
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+async def test_what_is_left_is_written_at_the_end(audit: Audit) -> None:
     audit.journal.add(event())
     await audit.journal.stop()
     assert await audit.told() == ["a"]
@@ -92,13 +175,12 @@ async def test_what_is_left_is_written_at_the_end() -> None:
 
 
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
-async def test_what_is_too_old_goes_as_time_goes() -> None:
-    audit = Audit()
+async def test_what_is_too_old_goes_as_time_goes(audit: Audit) -> None:
     retention = Retention(audit.store, audit.clock, 3600.0, 60.0)
     retention.start()
     for minutes in range(3):
         audit.journal.add(event(ts=NOW + timedelta(minutes=minutes), resource_id=str(minutes)))
-    audit.clock.advance(EVERY)
+    await audit.written()
     audit.clock.pump([60.0] * 58)
     assert await audit.told() == ["0", "1", "2"]
     audit.clock.pump([60.0] * 3)
