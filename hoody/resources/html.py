@@ -27,28 +27,41 @@ def asset(name: str) -> str:
 
 
 @lru_cache
-def _digest(name: str) -> str:
-    digest = hashlib.sha256(asset(name).encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
+def _assets(names: tuple[str, ...]) -> tuple[str, str]:
+    """Several in one, and the digest by which a policy lets it in."""
+    text = "".join(map(asset, names))
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return text, f"'sha256-{digest}'" if names else "'none'"
 
 
-def show(request: Request, template: str, *, style: str, script: str, **values: object) -> None:
+def show(
+    request: Request,
+    template: str,
+    *,
+    style: tuple[str, ...],
+    script: tuple[str, ...] = (),
+    frame_ancestors: str = "'none'",
+    **values: object,
+) -> None:
     """
     Answer with a page. What it may load is its own style and script, by their digests
     (Content Security Policy 3), and what it may talk to is this server.
+
+    @param style: names of what is in C{static/}; so C{script}.
+    @param frame_ancestors: who may show it within a page of theirs, as the policy has it.
     """
-    body = _templates.get_template(template).render(
-        style=asset(style), script=asset(script), **values
-    )
+    style_text, style_digest = _assets(style)
+    script_text, script_digest = _assets(script)
+    body = _templates.get_template(template).render(style=style_text, script=script_text, **values)
     content = body.encode()
     request.setHeader(b"content-type", b"text/html; charset=utf-8")
     request.setHeader(b"content-length", b"%d" % len(content))
     request.setHeader(b"x-content-type-options", b"nosniff")
     request.setHeader(b"referrer-policy", b"no-referrer")
     policy = (
-        f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)};"
+        f"default-src 'none'; style-src {style_digest}; script-src {script_digest};"
         " connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none';"
-        " frame-ancestors 'none'"
+        f" frame-ancestors {frame_ancestors}"
     )
     request.setHeader(b"content-security-policy", policy.encode())
     request.write(content)

@@ -41,8 +41,8 @@ def show_timeline(
     html.show(
         call.request,
         "timeline.html",
-        style="timeline.css",
-        script="timeline.js",
+        style=("look.css", "timeline.css"),
+        script=("timeline.js",),
         days=days_of(events),
         pagination=pagination,
         newer=_page(call, pagination.page - 1) if pagination.page > 1 else None,
