@@ -583,6 +583,10 @@ class Channel(HTTPChannel):
             self.linger()
         elif not self._handlingRequest:
             self.close_within(LINGER_SECONDS)
+        elif self._hangup:
+            # A reset came right behind its end, which hides it from reading (tcp_recvmsg
+            # of Linux); and we were told of it while we still read.
+            self._judge_hangup()
         elif request.intake is None or not request.intake.halfClosed():
             self._drop(PeerError("it closed the connection"))
 

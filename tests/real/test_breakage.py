@@ -323,3 +323,20 @@ def test_what_comes_behind_a_body_is_the_next_request_s(
         assert first.answer().body == b"x" * 5000 + b"y" * tiny
         assert second.answer().body == data
         sent.join()
+
+
+def test_a_reset_right_behind_the_receivers_end_is_noticed(server: Server, name: str) -> None:
+    """Reading shows the end alone then, and the reset was seen before."""
+    body = bytes(200_000)
+    for _ in range(5):
+        with Wire(server) as sender, Wire(server) as receiver:
+            receiver.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            receiver.get(name)
+            server.waiting(1)
+            sender.put(name, f"Content-Length: {len(body)}").send(body)
+            sender.read_line("[INFO] Upload complete.")
+            server.process.send_signal(signal.SIGSTOP)
+            receiver.half_close()
+            receiver.reset()
+            server.process.send_signal(signal.SIGCONT)
+            assert b"[ERROR]" in sender.read_all()
