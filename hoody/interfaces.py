@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from hoody.auth.tokens import Token
     from hoody.errors import HoodyError
     from hoody.pipes.heads import Head
-    from hoody.pipes.meeting import Report
+    from hoody.pipes.meeting import Gathered, Report, Running
+    from hoody.pipes.results import Result
     from hoody.projects import Project
     from hoody.protocols.request import Request
 
@@ -154,11 +155,32 @@ class IMover(Interface):
 class IPipeObserver(Interface):
     """Is told how transfers go. Must not raise."""
 
-    def started(path: str) -> None:
+    def changed(path: str, source: Gathered | Running) -> None:
+        """
+        Somebody came to this path or left it.
+
+        @param source: what its transfer keeps now; it says who is there.
+        """
+
+    def started(path: str, running: Running) -> None:
         """Bytes begin to flow."""
 
-    def ended(report: Report) -> None:
+    def ended(report: Report, running: Running) -> None:
         """@param report: a L{hoody.pipes.meeting.Report}."""
+
+
+class ISpectator(Interface):
+    """Watches a path."""
+
+    def tell(event: bytes, done: int) -> None:
+        """
+        Something has happened. It may be let pass: L{look} is for making up for it.
+
+        @param done: the identity of the result that this is about; 0 if it is not.
+        """
+
+    def look(now: float) -> None:
+        """Called now and then, whether something happens or not."""
 
 
 class ITokens(Interface):
@@ -224,12 +246,26 @@ class IEvents(Interface):
         """Forget up to C{limit} of what happened before. @return: how many."""
 
 
+class IResults(Interface):
+    """How the last transfer of each path ended."""
+
+    async def keep(results: list[Result]) -> None:
+        """In place of earlier ones of the same paths."""
+
+    async def find(path: str) -> Result | None:
+        """One."""
+
+    async def expire(before: datetime, limit: int) -> int:
+        """Forget up to C{limit} of what ended before. @return: how many."""
+
+
 class ITransaction(Interface):
     """What is done in it becomes true as a whole, when it is left without an error."""
 
     tokens: ITokens = Attribute("L{ITokens}")
     projects: IProjects = Attribute("L{IProjects}")
     events: IEvents = Attribute("L{IEvents}")
+    results: IResults = Attribute("L{IResults}")
 
     async def secret(name: str, fresh: bytes) -> bytes:
         """What all servers of this database know under C{name}: C{fresh}, if nothing yet."""

@@ -47,6 +47,8 @@ _HELP = {
     "events_waiting": "Events that have not been written yet.",
     "events_lost": "Events for which there was no room while the database was away.",
     "followers": "Who follows the events.",
+    "paths_watched": "Paths that somebody watches.",
+    "spectators": "Streams of progress that are open.",
 }
 
 

@@ -36,6 +36,8 @@ from hoody.pipes.caps import Caps
 from hoody.pipes.fanout import Fanout
 from hoody.pipes.meeting import MoverFactory, Patience
 from hoody.pipes.rendezvous import Rendezvous
+from hoody.pipes.results import Kept
+from hoody.pipes.watching import Watches
 from hoody.process import (
     DataDir,
     DataDirTaken,
@@ -55,6 +57,7 @@ from hoody.resources.api.events import EventsFace
 from hoody.resources.guard import Guard
 from hoody.resources.health import Health, open_descriptors
 from hoody.resources.pipe import PipeFace
+from hoody.resources.progress import ProgressFace, encode
 from hoody.resources.root import Root, witness_request
 from hoody.settings import Settings, declared, flag, mask
 from hoody.store import databases
@@ -100,9 +103,21 @@ class Hoody(Service):
         self._feed = Feed()
         self._journal = Journal(self.database, reactor, Spool(self._data_dir.journal))
         self._retention = Retention(
-            self.database, reactor, settings.event_retention, settings.sweep
+            self.database,
+            reactor,
+            settings.event_retention,
+            settings.result_retention,
+            settings.sweep,
         )
         self._metrics = Metrics(reactor)
+        self._watches = Watches(
+            clock=reactor,
+            encode=encode,
+            on_path=lambda path: self.rendezvous.on_path(path),
+            kept=Kept(settings.result_retention),
+            max_spectators=settings.max_spectators,
+            max_paths=settings.max_watched_paths,
+        )
         self.rendezvous = Rendezvous(
             clock=reactor,
             patience=Patience(
@@ -113,11 +128,19 @@ class Hoody(Service):
                 max_waiting_per_address=settings.max_waiting_per_address,
                 max_running=settings.max_running,
             ),
-            observer=Witness(self._journal, self._metrics),
+            observer=Witness(self._journal, self._metrics, self._watches),
             make_mover=self._make_movers(),
         )
         guard = Guard(self._keyring, Suspects(settings.wrong_tokens))
         self._events = EventsFace(self.database, self._feed, guard, reactor)
+        self._progress = ProgressFace(
+            self._watches,
+            self.database,
+            reactor,
+            guard if settings.pipe_auth == "token" else None,
+            settings.watch_window,
+            settings.embed_in,
+        )
         self.site = self._make_site(guard)
         self._metrics.readings.append(self._readings)
         self.database.observe(EVENTS, self._feed.changed)
@@ -152,7 +175,9 @@ class Hoody(Service):
                 guard=guard if settings.pipe_auth == "token" else None,
                 private_network=settings.private_network,
             ),
-            pipe_pages=pages.pipe_pages(health.report, ttl=settings.pipe_ttl),
+            pipe_pages=pages.pipe_pages(
+                health.report, ttl=settings.pipe_ttl, progress=self._progress
+            ),
             server_pages=pages.server_pages(
                 health.report,
                 metrics=self._metrics.page,
@@ -171,6 +196,7 @@ class Hoody(Service):
             head_timeout=settings.head_timeout,
             idle_timeout=settings.idle_timeout,
             peer_timeout=settings.peer_timeout,
+            stream_timeout=settings.stream_timeout,
         )
 
     def _readings(self) -> dict[str, float]:
@@ -188,6 +214,8 @@ class Hoody(Service):
             "events_waiting": self._journal.waiting,
             "events_lost": self._journal.lost,
             "followers": self._events.followers,
+            "paths_watched": self._watches.watched,
+            "spectators": self._watches.spectators,
         }
 
     def _pipes_part(self) -> dict[str, object]:
@@ -318,13 +346,14 @@ class Hoody(Service):
             self._blocking.stop()
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
         self._feed.close()
+        self._progress.close()
         await self._until(lambda: not self._events.followers)
         await self._until(lambda: not any(channel.requests for channel in self.site.connections))
         for channel in tuple(self.site.connections):
             channel.loseConnection()
         await self._until(lambda: not self.site.connections)
         await self._journal.stop()
-        for part in (self._retention, self._metrics):
+        for part in (self._watches, self._retention, self._metrics):
             part.stop()
         await self.database.stop()
         self._data_dir.leave()

@@ -73,6 +73,16 @@ def _dsn(text: str) -> str:
     return text
 
 
+def _ancestors(text: str) -> str:
+    """As Content-Security-Policy's frame-ancestors has it."""
+    if text == "none":
+        return "'none'"
+    for source in text.split():
+        if not re.fullmatch(r"\*|https?://[A-Za-z0-9.*-]+(:[0-9*]+)?", source):
+            raise ValueError("give none, *, or origins such as https://status.example.com")
+    return text
+
+
 def _yes_no(text: str) -> bool:
     return _one_of("on", "off")(text) == "on"
 
@@ -216,6 +226,30 @@ class Settings:
     )
     max_spectators: int = _setting(50, _count(1), "How many may watch one path")
     max_watched_paths: int = _setting(500, _count(1), "How many paths may be watched")
+    watch_window: float = _setting(
+        300.0,
+        _seconds(0.1),
+        "How long a spectator may wait on a path where nothing happens",
+        shown="5m",
+    )
+    stream_timeout: float = _setting(
+        60.0,
+        _seconds(0.1),
+        "How long a reader of server-sent events may take none of them",
+        shown="60s",
+    )
+    result_retention: float = _setting(
+        7 * 86400.0,
+        _seconds(1),
+        "How long the end of a path's last transfer is told",
+        shown="7d",
+    )
+    embed_in: str = _setting(
+        "*",
+        _ancestors,
+        "Which pages may show ?progress&embed=1 in a frame: none, *, or origins with spaces"
+        " between",
+    )
     private_network: bool = _setting(
         False, _yes_no, "Answer Chromium's private-network preflight: on or off", shown="off"
     )

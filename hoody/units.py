@@ -34,6 +34,31 @@ def size(text: str) -> int:
     return int(whole) * unit + int(float(fraction or 0) * unit)
 
 
+def size_in_words(count: int) -> str:
+    """A number of bytes for eyes, by powers of 1024, in three digits or four."""
+    amount = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
+        if amount < 1024 or unit == "TiB":
+            break
+        amount /= 1024
+    if unit == "bytes":
+        return "1 byte" if count == 1 else f"{count} bytes"
+    return f"{amount:.{2 if amount < 10 else 1 if amount < 100 else 0}f} {unit}"
+
+
+def duration_in_words(seconds: float) -> str:
+    """How long something took or takes, for eyes."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"
+
+
 def rfc3339(seconds: float) -> str:
     """A time as every answer writes it: UTC, with Z."""
     moment = datetime.fromtimestamp(seconds, UTC)

@@ -20,6 +20,7 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from hoody.audit.events import Event
+from hoody.audit.results import result_of
 from hoody.audit.spool import Spool, read
 from hoody.errors import DatabaseAway
 from hoody.interfaces import IStore
@@ -145,6 +146,9 @@ class Journal:
         async with self._store.transaction(patience=5) as transaction:
             for event in events:
                 transaction.record(event)
+            results = [result for event in events if (result := result_of(event))]
+            if results:
+                await transaction.results.keep(results)
 
     async def _record_each(self, events: list[Event]) -> None:
         """One of them is not to the database's liking; the others shall not wait for it."""

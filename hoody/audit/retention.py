@@ -1,6 +1,8 @@
-"""How long it is told what happened."""
+"""How long it is told what happened, and how the last transfer of a path ended."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, ensureDeferred
@@ -9,7 +11,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from hoody.errors import DatabaseAway
-from hoody.interfaces import IStore
+from hoody.interfaces import IEvents, IResults, IStore, ITransaction
 from hoody.units import moment
 
 BATCH = 5000
@@ -20,13 +22,15 @@ _log = Logger(namespace="hoody.audit")
 @define(eq=False)
 class Retention:
     """
-    @ivar seconds: how old an event may become; C{None} for any age.
+    @ivar events: how many seconds old an event may become; C{None} for any age.
+    @ivar results: how many seconds old the end of a path's last transfer may become.
     @ivar every: seconds between two sweeps.
     """
 
     _store: IStore
     _clock: IReactorTime
-    seconds: float | None
+    events: float | None
+    results: float
     every: float
     _call: LoopingCall = field(init=False)
 
@@ -35,8 +39,7 @@ class Retention:
         self._call.clock = self._clock
 
     def start(self) -> None:
-        if self.seconds is not None:
-            self._call.start(self.every, now=False)
+        self._call.start(self.every, now=False)
 
     def stop(self) -> None:
         if self._call.running:
@@ -49,18 +52,25 @@ class Retention:
         try:
             await self.sweep()
         except DatabaseAway as error:
-            _log.warn("old events stay for now: {reason}", reason=error.reason)
+            _log.warn("what is old stays for now: {reason}", reason=error.reason)
         except Exception:
-            _log.failure("old events stay for now")
+            _log.failure("what is old stays for now")
 
     async def sweep(self) -> int:
-        """Forget what is too old, a batch at a time. @return: how many events that was."""
-        assert self.seconds is not None
-        before = moment(self._clock.seconds() - self.seconds)
+        """Forget what is too old, a batch at a time. @return: how many rows that was."""
+        gone = await self._expire(lambda transaction: transaction.results, self.results)
+        if self.events is not None:
+            gone += await self._expire(lambda transaction: transaction.events, self.events)
+        return gone
+
+    async def _expire(
+        self, rows: Callable[[ITransaction], IEvents | IResults], seconds: float
+    ) -> int:
+        before = moment(self._clock.seconds() - seconds)
         gone = 0
         while True:
             async with self._store.transaction(patience=10) as transaction:
-                batch = await transaction.events.expire(before, BATCH)
+                batch = await rows(transaction).expire(before, BATCH)
             gone += batch
             if batch < BATCH:
                 return gone

@@ -1,4 +1,4 @@
-"""Says how transfers end: in the log, in the metrics, in the audit."""
+"""Says how transfers go: in the log, in the metrics, in the audit, and to spectators."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hoody.audit.events import Event
 from hoody.audit.journal import Journal
 from hoody.interfaces import IPipeObserver
 from hoody.metrics import Metrics
-from hoody.pipes.meeting import Report
+from hoody.pipes.meeting import Gathered, Report, Running
+from hoody.pipes.watching import Watches
 from hoody.units import moment
 
 ACTOR = "request"
@@ -24,16 +25,21 @@ _log = Logger(namespace="hoody")
 class Witness:
     _journal: Journal
     _metrics: Metrics
+    _watches: Watches
 
-    def started(self, path: str) -> None:
-        """Its end says it all."""
+    def changed(self, path: str, source: Gathered | Running) -> None:
+        self._watches.changed(path, source)
 
-    def ended(self, report: Report) -> None:
+    def started(self, path: str, running: Running) -> None:
+        self._watches.started(path, running)
+
+    def ended(self, report: Report, running: Running) -> None:
         _say(report)
         self._metrics.pipe_is_over(
             failed=report.error is not None, delivered=report.delivered, spliced=report.spliced
         )
         self._journal.add(event_of(report))
+        self._watches.ended(report, running)
 
 
 def _say(report: Report) -> None:
@@ -64,6 +70,7 @@ def event_of(report: Report) -> Event:
         resource_id=report.path,
         data={
             "bytes": report.delivered,
+            "total_bytes": report.total,
             "receivers": report.receivers,
             "digest": f"sha256:{report.digest.hex()}" if report.digest else None,
             "error": report.error,

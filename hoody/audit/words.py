@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hoody.audit.events import Event
+from hoody.units import size_in_words
 
 _SAYINGS = {
     "project.created": "Project {name} was created",
@@ -59,29 +60,3 @@ def details(event: Event) -> str:
     if data.get("error"):
         words.append(str(data["error"]))
     return "; ".join(words)
-
-
-def size_in_words(count: int) -> str:
-    """A number of bytes for eyes."""
-    amount = float(count)
-    for unit in ("bytes", "KiB", "MiB", "GiB", "TiB"):
-        if amount < 1024 or unit == "TiB":
-            break
-        amount /= 1024
-    return f"{count} bytes" if unit == "bytes" else f"{amount:.3g} {unit}"
-
-
-def duration_in_words(milliseconds: float | None) -> str:
-    """How long something took, for eyes."""
-    if milliseconds is None:
-        return ""
-    if milliseconds < 1000:
-        return f"{milliseconds:.0f} ms"
-    seconds = milliseconds / 1000
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"

@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from hoody.errors import CallerError
 from hoody.interfaces import IMover, IParty, IPipeObserver, IReceiver, ISender
 from hoody.pipes.caps import Caps
+from hoody.pipes.progress import Standing, State
 
 MoverFactory = Callable[[ISender, list[IReceiver], Callable[[], None]], IMover]
 """Makes the mover of one transfer; the last argument is to be called at the body's end."""
@@ -22,6 +23,7 @@ class Report:
 
     @ivar delivered: bytes of the body that the slowest receiver was given.
     @ivar spliced: bytes of the body that the kernel moved by itself.
+    @ivar total: bytes that the sender said there would be, or C{None}.
     @ivar started: and C{ended}, seconds of the reactor's clock.
     @ivar error: why it failed, or C{None}.
     """
@@ -30,6 +32,7 @@ class Report:
     receivers: int
     delivered: int
     spliced: int
+    total: int | None
     started: float
     ended: float
     digest: bytes | None
@@ -95,6 +98,15 @@ class Gathered:
     def complete(self) -> bool:
         return self.sender_ready and len(self.receivers) == self.wanted
 
+    @property
+    def standing(self) -> Standing:
+        """Who is there, for spectators."""
+        if not self.parties:
+            return Standing(State.IDLE)
+        return Standing(
+            State.WAITING, self.sender is not None, len(self.receivers), self.wanted or 0
+        )
+
     def admit(self, core: Core, party: IParty, completes: bool, ready: bool) -> None:
         """
         Give this party its place, or raise before anything has changed.
@@ -156,6 +168,7 @@ class Running:
     @ivar sender: C{None} once it has gone after its body was whole.
     @ivar numbers: what to call each receiver that is still of use: the first to
         arrive is 1.
+    @ivar total: bytes that the sender said there would be, or C{None}.
     @ivar pending: those we have not heard from, after the end.
     @ivar lost: how many receivers broke off.
     """
@@ -164,6 +177,7 @@ class Running:
     sender: ISender | None
     numbers: dict[IReceiver, int]
     wanted: int
+    total: int | None
     started: float
     pending: set[IReceiver] = field(factory=set, init=False)
     lost: int = field(default=0, init=False)
@@ -182,6 +196,11 @@ class Running:
                 f"Receiver {number} of {self.wanted} ({receiver.address or 'local'}) broke off"
                 f" after being sent {given} bytes ({error}); {len(self.numbers)} left."
             )
+
+    @property
+    def standing(self) -> Standing:
+        """Who is there, for spectators."""
+        return Standing(State.STREAMING, self.sender is not None, len(self.numbers), self.wanted)
 
     @property
     def delivered(self) -> int:

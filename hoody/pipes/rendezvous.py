@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 from hoody.errors import HoodyError, Unavailable
 from hoody.interfaces import IPipeObserver, IReceiver, ISender
 from hoody.pipes.caps import Caps
-from hoody.pipes.meeting import Core, MoverFactory, Patience
+from hoody.pipes.meeting import Core, Gathered, MoverFactory, Patience, Running
 from hoody.pipes.transfer import Machine, Transfer, gather, gathering
 
 DRAINING = "The server is about to stop; try again in a moment."
@@ -59,6 +59,13 @@ class Rendezvous:
     def receive(self, path: str, receiver: IReceiver) -> Transfer:
         """A receiver arrives; as L{send}."""
         return self._join(path, lambda transfer: transfer.receiver_arrives(receiver))
+
+    def on_path(self, path: str) -> list[Gathered | Running]:
+        """Who is on a path, eldest first: the last bytes of a transfer may be under way yet."""
+        found = [
+            transfer.look() for core, transfer in self._transfers.items() if core.path == path
+        ]
+        return [one for one in found if one is not None]
 
     def drain(self) -> Deferred[None]:
         """

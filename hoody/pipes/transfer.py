@@ -22,6 +22,7 @@ from hoody.errors import (
     WaitedTooLong,
 )
 from hoody.interfaces import IParty, IReceiver, ISender
+from hoody.pipes.heads import Head
 from hoody.pipes.meeting import Core, Gathered, Report, Running
 
 
@@ -82,6 +83,9 @@ class Transfer(Protocol):
     def fails(self, error: HoodyError) -> None:
         """It cannot go on."""
 
+    def look(self) -> Gathered | Running | None:
+        """What it keeps now, which says who is there; C{None} when it is over."""
+
 
 builder: TypeMachineBuilder[Transfer, Core] = TypeMachineBuilder(Transfer, Core)
 
@@ -98,8 +102,14 @@ def _run(transfer: Transfer, core: Core, gathered: Gathered) -> Running:
         sender=gathered.sender,
         numbers={receiver: 1 + index for index, receiver in enumerate(gathered.receivers)},
         wanted=gathered.sender.wanted,
+        total=_total(gathered.sender.head),
         started=core.clock.seconds(),
     )
+
+
+def _total(head: Head | None) -> int | None:
+    assert head is not None
+    return head.expected if head.length is None else head.length
 
 
 def _keep(transfer: Transfer, core: Core, running: Running) -> Running:
@@ -123,6 +133,7 @@ def _seat_sender(transfer: Transfer, core: Core, gathered: Gathered, sender: ISe
         )
     gathered.admit(core, sender, len(gathered.receivers) == sender.wanted, sender.head is not None)
     gathered.sender = sender
+    core.observer.changed(core.path, gathered)
     gathered.start(core, sender, core.patience.ttl, transfer.expires, sender)
     if sender.head is not None:
         transfer.head_known()
@@ -170,6 +181,7 @@ def _seat_receiver(
     filled = gathered.sender is not None and len(gathered.receivers) + 1 == receiver.wanted
     gathered.admit(core, receiver, filled, gathered.sender_ready)
     gathered.receivers.append(receiver)
+    core.observer.changed(core.path, gathered)
     gathered.start(core, receiver, core.patience.ttl, transfer.expires, receiver)
     gathered.tell("A receiver was connected.")
     if gathered.complete:
@@ -191,7 +203,9 @@ def _vacate(
         gathered.tell(
             f"A receiver left before the start; {len(gathered.receivers)} still connected."
         )
-        if not gathered.parties:
+        if gathered.parties:
+            core.observer.changed(core.path, gathered)
+        else:
             transfer.empties()
 
 
@@ -236,6 +250,7 @@ gathering.upon(Transfer.cut).loop()(_turn_away)
 @gathering.upon(Transfer.empties).to(over)
 def _close(transfer: Transfer, core: Core, gathered: Gathered) -> None:
     core.free()
+    core.observer.changed(core.path, gathered)
     core.over()
 
 
@@ -246,7 +261,6 @@ def _begin(transfer: Transfer, core: Core, before: Gathered, gathered: Gathered)
     for party in gathered.parties:
         core.caps.waits_no_more(party)
     core.caps.running += 1
-    core.observer.started(core.path)
     gathered.tell(f"Streaming to {gathered.wanted} receiver(s)...")
     assert gathered.sender is not None
     assert gathered.sender.head is not None
@@ -275,6 +289,7 @@ def _refuse_receiver(
 
 @streaming.upon(Transfer.moves).loop()
 def _start_mover(transfer: Transfer, core: Core, running: Running) -> None:
+    core.observer.started(core.path, running)
     running.mover.start()
 
 
@@ -286,6 +301,7 @@ def _go_on_without(
         transfer.fails(PeerError(f"The sender broke off: {error}"))
     elif party in running.numbers:
         running.lose(party, error)
+        core.observer.changed(core.path, running)
         if not running.numbers:
             transfer.fails(PeerError(_all_gone(running)))
 
@@ -339,6 +355,7 @@ def _lose_late(
         running.sender = None
     elif party in running.pending:
         running.lose(party, error)
+        core.observer.changed(core.path, running)
         if not running.numbers:
             transfer.fails(PeerError(_all_gone(running)))
         elif not running.pending:
@@ -406,12 +423,31 @@ def _conclude(core: Core, running: Running, error: str | None) -> None:
             receivers=running.wanted,
             delivered=running.delivered,
             spliced=running.mover.spliced,
+            total=running.total,
             started=running.started,
             ended=core.clock.seconds(),
             digest=None if error else running.mover.digest,
             error=error,
-        )
+        ),
+        running,
     )
+
+
+# Being looked at changes nothing.
+
+
+@gathering.upon(Transfer.look).loop()
+def _who_waits(transfer: Transfer, core: Core, gathered: Gathered) -> Gathered:
+    return gathered
+
+
+def _who_runs(transfer: Transfer, core: Core, running: Running) -> Running:
+    return running
+
+
+streaming.upon(Transfer.look).loop()(_who_runs)
+confirming.upon(Transfer.look).loop()(_who_runs)
+over.upon(Transfer.look).loop().returns(None)
 
 
 # What comes late, or for the second time, changes nothing.

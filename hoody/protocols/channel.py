@@ -15,6 +15,7 @@ L{tests.contract.test_twisted_internals} fails when they change.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -404,6 +405,26 @@ class Channel(HTTPChannel):
         for name, values in headers.getAllRawHeaders():
             lines += [b"%b: %b" % (name, value) for value in values]
         self.transport.write(b"\r\n".join([*lines, b"", b""]))
+
+    @property
+    def outstanding(self) -> int:
+        """Bytes written that the peer's kernel has not acknowledged."""
+        sock = sockets.socket_of(self.transport)
+        return sockets.unsent(self.transport) + (sockets.unacknowledged(sock) if sock else 0)
+
+    @property
+    def taken(self) -> int:
+        """A count that grows as the peer takes what it is sent."""
+        sock = sockets.socket_of(self.transport)
+        if sock is None or sock.family == socket.AF_UNIX:
+            return -self.outstanding
+        return sockets.acknowledged(sock)
+
+    def limit_send_buffer(self, size: int) -> None:
+        """Have the kernel keep no more than this for the peer, to the connection's end."""
+        sock = sockets.socket_of(self.transport)
+        if sock is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
 
     def write(self, data: bytes) -> None:
         self.writeSequence((data,))

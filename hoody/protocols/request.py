@@ -44,6 +44,7 @@ class Request(server.Request):
     @ivar query: what stands behind the C{?}, as it came.
     @ivar request_id: the client's C{X-Request-Id} if it is a sane one, else made up.
     @ivar host_name: the host it is for, lower case, without port.
+    @ivar pipe_path: the pipe that it watches, or C{None}.
     @ivar body_done: whether the body has come to its end.
     @ivar received: bytes of the body so far.
     @ivar broken: whether the answer was left incomplete on purpose.
@@ -57,6 +58,7 @@ class Request(server.Request):
     query = b""
     request_id = b""
     host_name = b""
+    pipe_path: str | None = None
     body_done = False
     received = 0
     broken = False

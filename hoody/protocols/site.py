@@ -26,6 +26,7 @@ class Site(server.Site):
     @ivar access: is told of every request that is over.
     @ivar connections: those that are open.
     @ivar parties: of these, those whose peer may be silent for long.
+    @ivar stream_timeout: seconds that a reader of events may take none of them.
     @ivar max_connections: how many there may be; who comes in over that is
         told so. C{None} for no limit.
     """
@@ -46,6 +47,7 @@ class Site(server.Site):
         head_timeout: float,
         idle_timeout: float,
         peer_timeout: float,
+        stream_timeout: float,
     ) -> None:
         super().__init__(claimer, reactor=reactor, timeout=idle_timeout)
         self.claimer = claimer
@@ -55,6 +57,7 @@ class Site(server.Site):
         self.server_name = server_name
         self.head_timeout = head_timeout
         self.peer_timeout = peer_timeout
+        self.stream_timeout = stream_timeout
         self.max_connections: int | None = None
         self.connections: set[Channel] = set()
         self.parties: set[Channel] = set()

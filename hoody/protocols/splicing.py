@@ -305,9 +305,10 @@ class SplicingMover:
 
     def _go_on(self) -> None:
         """What has been read from the socket, but had no room, the reactor does not tell of."""
+        if not (self._pipes and self._span.staged) or self._again is not None:
+            return  # the last of these bytes may have been the end of it all
         channel = self._source.wire.channel
-        staged = self._pipes and self._span.staged
-        if staged and self._again is None and channel.may_read:
+        if channel.may_read:
             self._again = channel.callLater(0, self._read_again)
 
     def _read_again(self) -> None:

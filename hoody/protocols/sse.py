@@ -13,10 +13,12 @@ from zope.interface import implementer
 from hoody.protocols.request import Request
 
 HEARTBEAT = 15.0
-"""Seconds of silence after which a comment says that we are still there."""
-PATIENCE = 60.0
-"""Seconds that somebody may take nothing; then they are let go."""
+"""Seconds of silence after which a comment says that we are still there; at most."""
 RETRY_MILLISECONDS = 2000
+CLEAR = 4096
+"""Bytes that somebody who reads may have outstanding: some events."""
+SMALL_BUFFER = 8192
+"""What the kernel keeps for a reader who is only ever told what is newest."""
 
 
 def encode(event_id: str | None, data: bytes, name: str | None = None) -> bytes:
@@ -33,27 +35,42 @@ def encode(event_id: str | None, data: bytes, name: str | None = None) -> bytes:
 @implementer(IPushProducer)
 @define(eq=False)
 class EventStream:
-    """The answer to C{request}, from L{open} on."""
+    """
+    The answer to C{request}, from L{open} on.
+
+    @ivar ended: fires when nobody reads any more.
+    """
 
     _request: Request
     _paused: bool = field(default=False, init=False)
     _quiet: bool = field(default=True, init=False)
+    _taken: int = field(default=0, init=False)
     _stuck: float = field(default=0.0, init=False)
     _over: bool = field(default=False, init=False)
     _drained: Deferred[None] | None = field(default=None, init=False)
     _heartbeat: IDelayedCall | None = field(default=None, init=False)
+    ended: Deferred[None] = field(factory=Deferred, init=False)
 
     @classmethod
-    def open(cls, request: Request) -> EventStream:
-        """Send the head."""
+    def open(cls, request: Request, *, newest_only: bool = False) -> EventStream:
+        """
+        Send the head.
+
+        @param newest_only: whether what cannot be sent at once will be left out, so that
+            little needs to be kept for this reader; the connection ends with the stream.
+        """
         stream = cls(request)
         request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
         request.setHeader(b"cache-control", b"no-store, no-transform")
         request.setHeader(b"x-accel-buffering", b"no")
         request.notifyFinish().addBoth(stream._ended)
         request.attend()
+        if newest_only:
+            request.close_after()
+            request.channel.limit_send_buffer(SMALL_BUFFER)
         request.registerProducer(stream, True)
         stream._beat_later()
+        request.send_head()
         request.write(b"retry: %d\n\n" % RETRY_MILLISECONDS)
         return stream
 
@@ -61,6 +78,11 @@ class EventStream:
     def over(self) -> bool:
         """Whether nobody reads any more."""
         return self._over
+
+    @property
+    def clear(self) -> bool:
+        """Whether what was sent has been taken, but for an event or two."""
+        return self._request.channel.outstanding <= CLEAR
 
     def write(self, data: bytes) -> None:
         """Send what L{encode} has made."""
@@ -83,17 +105,26 @@ class EventStream:
     def _forget(self, _: Deferred[None]) -> None:
         self._drained = None
 
-    def _beat_later(self) -> None:
-        clock = self._request.site.reactor
-        self._heartbeat = clock.callLater(HEARTBEAT, self._beat)
+    @property
+    def _patience(self) -> float:
+        return self._request.site.stream_timeout
 
-    def _beat(self) -> None:
+    def _beat_later(self) -> None:
+        pause = min(HEARTBEAT, self._patience / 4)
+        self._heartbeat = self._request.site.reactor.callLater(pause, self._beat, pause)
+
+    def _beat(self, seconds: float) -> None:
+        """Say that we are there; see whether they are, and take what they are sent."""
         self._beat_later()
-        if self._paused:
-            self._stuck += HEARTBEAT
-            if self._stuck >= PATIENCE:
-                self._request.channel.transport.abortConnection()
-        elif self._quiet:
+        taken = self._request.channel.taken
+        if self.clear or taken > self._taken:
+            self._stuck = 0.0
+        else:
+            self._stuck += seconds
+        self._taken = taken
+        if self._stuck >= self._patience:
+            self._request.channel.transport.abortConnection()
+        elif self._quiet and self.clear:
             self._request.write(b":\n\n")
         self._quiet = True
 
@@ -102,6 +133,7 @@ class EventStream:
         if self._heartbeat is not None and self._heartbeat.active():
             self._heartbeat.cancel()
         self._wake()
+        self.ended.callback(None)
 
     def _wake(self) -> None:
         drained, self._drained = self._drained, None
@@ -114,7 +146,7 @@ class EventStream:
         self._paused = True
 
     def resumeProducing(self) -> None:
-        self._paused, self._stuck = False, 0.0
+        self._paused = False
         self._wake()
 
     def stopProducing(self) -> None:

@@ -39,6 +39,15 @@ class GoTo(Exception):
         self.cookie = cookie
 
 
+def go_to(request: Request, elsewhere: GoTo) -> bytes:
+    """Answer so."""
+    request.setResponseCode(303)
+    request.setHeader(b"location", elsewhere.url.encode())
+    request.setHeader(b"set-cookie", elsewhere.cookie.encode())
+    request.setHeader(b"content-length", b"0")
+    return b""
+
+
 @define(eq=False)
 class Guard:
     keyring: Keyring

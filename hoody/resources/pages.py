@@ -18,6 +18,7 @@ from hoody.resources import failures
 from hoody.resources.api import openapi
 from hoody.resources.api.operations import Operation, register
 from hoody.resources.guard import Guard
+from hoody.resources.progress import ProgressFace
 
 HELP = """\
 hoody pipe: what is PUT on one side is what the other side GETs. Nothing is
@@ -31,6 +32,7 @@ to {ttl}.
                         curl "{url}/NAME?n=3"          (three times)
   From a form           curl -F file=@FILE {url}/NAME
   With a checksum       curl -T FILE "{url}/NAME?digest=sha256"
+  Watch it go           curl -N "{url}/NAME?progress"    (or in a browser)
   Save under a name     curl -OJ "{url}/NAME?filename=backup.sql.gz"
 
 NAME is yours to choose: up to 1024 characters, slashes included. Whoever knows
@@ -48,13 +50,24 @@ and an answer that breaks off, that it has not.
 ROBOTS = b"User-agent: *\nDisallow: /\n"
 
 
-def pipe_pages(health: Callable[[Request], dict[str, object]], *, ttl: float) -> Klein:
+PROGRESS = b"progress"
+"""Where L{Root} leads whoever watches a pipe, of whatever name."""
+
+
+def pipe_pages(
+    health: Callable[[Request], dict[str, object]], *, ttl: float, progress: ProgressFace
+) -> Klein:
     """
     What is under the reserved paths, by their folded names.
 
     @param health: makes the report for one request.
     """
     app = Klein()
+
+    @app.route("/progress", methods=["GET"])
+    async def progress_page(request: Request) -> bytes | None:
+        assert request.pipe_path is not None
+        return await progress.show(request, request.pipe_path)
 
     @app.route("/", methods=["GET"])
     @app.route("/help", methods=["GET"])

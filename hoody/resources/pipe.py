@@ -8,7 +8,7 @@ from functools import partial
 from attrs import define
 
 from hoody.auth.tokens import Scope
-from hoody.errors import CallerError, NotSupported, WrongMethod
+from hoody.errors import CallerError, WrongMethod
 from hoody.interfaces import IIntake
 from hoody.pipes import names, queries
 from hoody.pipes.heads import read_head
@@ -34,7 +34,7 @@ class PipeFace:
 
     def claim(self, request: Request, encoded_name: bytes) -> IIntake | None:
         """
-        Take part in a pipe; C{None} for what is a page, or is answered already.
+        Take part in a pipe; C{None} for what is a page, or watches one.
 
         @raise HoodyError: for what cannot be.
         """
@@ -52,6 +52,9 @@ class PipeFace:
             if request.method not in (b"GET", b"HEAD"):
                 raise WrongMethod("This path is a page; GET it.", Allow="GET, HEAD, OPTIONS")
             return None
+        if request.method == b"GET" and self._is_watched(request):
+            request.pipe_path = name
+            return None
         if request.method != b"GET":
             raise WrongMethod(
                 "A pipe takes PUT or POST to send and GET to receive.",
@@ -59,6 +62,9 @@ class PipeFace:
             )
         self._admit(request)
         return self._receive(request, name)
+
+    def _is_watched(self, request: Request) -> bool:
+        return queries.read_receive(queries.parse(request.query)).progress
 
     def _admit(self, request: Request) -> None:
         if self.guard is not None:
@@ -86,8 +92,6 @@ class PipeFace:
         query = queries.read_receive(queries.parse(request.query))
         if request.getHeader(b"service-worker") == b"script":
             raise CallerError("A pipe is no place for a service worker's script.")
-        if query.progress:
-            raise NotSupported("progress is not part of this version yet; leave it out.")
         receiver = Receiver(request, query)
         _join(request, receiver, partial(self.rendezvous.receive, name, receiver))
         return receiver

@@ -149,7 +149,9 @@ class Root(Resource):
 
     def _show(self, request: Request, place: Place) -> None:
         rest = place.rest
-        if place.area is Area.PIPE:
+        if request.pipe_path is not None:
+            rest = pages.PROGRESS
+        elif place.area is Area.PIPE:
             rest = (names.page(names.read(rest)) or "").encode()
         request.prepath = []
         request.postpath = [unquote_to_bytes(segment) for segment in rest.split(b"/")]

@@ -14,9 +14,10 @@ from zope.interface import implementer
 from hoody.audit.events import Event, Filter
 from hoody.auth.tokens import Token
 from hoody.errors import DatabaseAway, Taken
-from hoody.interfaces import IEvents, IProjects, IStore, ITokens, ITransaction
+from hoody.interfaces import IEvents, IProjects, IResults, IStore, ITokens, ITransaction
+from hoody.pipes.results import Result
 from hoody.projects import Project
-from hoody.units import case_folded
+from hoody.units import case_folded, moment
 
 
 @define
@@ -25,6 +26,7 @@ class _Rows:
     projects: dict[str, Project] = field(factory=dict)
     events: list[Event] = field(factory=list)
     secrets: dict[str, bytes] = field(factory=dict)
+    results: dict[str, Result] = field(factory=dict)
     last_seq: int = 0
 
     def copied(self) -> _Rows:
@@ -33,6 +35,7 @@ class _Rows:
             copy(self.projects),
             copy(self.events),
             copy(self.secrets),
+            copy(self.results),
             self.last_seq,
         )
 
@@ -125,6 +128,27 @@ class MemoryEvents:
         return len(gone)
 
 
+@implementer(IResults)
+@define(eq=False)
+class MemoryResults:
+    _rows: _Rows
+
+    async def keep(self, results: list[Result]) -> None:
+        for result in results:
+            former = self._rows.results.get(result.path)
+            if former is None or former.ended <= result.ended:
+                self._rows.results[result.path] = result
+
+    async def find(self, path: str) -> Result | None:
+        return self._rows.results.get(path)
+
+    async def expire(self, before: datetime, limit: int) -> int:
+        old = [r for r in self._rows.results.values() if moment(r.ended) < before][:limit]
+        for result in old:
+            del self._rows.results[result.path]
+        return len(old)
+
+
 def is_wanted(event: Event, wanted: Filter) -> bool:
     """Whether a filter lets it through."""
     given = {name: value for name, value in asdict(wanted).items() if value is not None}
@@ -147,6 +171,7 @@ class MemoryTransaction:
     tokens: MemoryTokens = field(init=False)
     projects: MemoryProjects = field(init=False)
     events: MemoryEvents = field(init=False)
+    results: MemoryResults = field(init=False)
     recorded: list[Event] = field(factory=list, init=False)
     topics: set[str] = field(factory=set, init=False)
 
@@ -154,6 +179,7 @@ class MemoryTransaction:
         self.tokens = MemoryTokens(self._rows)
         self.projects = MemoryProjects(self._rows)
         self.events = MemoryEvents(self._rows)
+        self.results = MemoryResults(self._rows)
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         return self._rows.secrets.setdefault(name, fresh)

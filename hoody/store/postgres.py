@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable
 from datetime import datetime
 from typing import Any, TypeVar
@@ -14,10 +15,11 @@ from zope.interface import implementer
 from hoody.audit.events import Event, Filter
 from hoody.auth.tokens import Scope, Token
 from hoody.errors import InUse, Taken
-from hoody.interfaces import IEvents, IProjects, ITokens, ITransaction
+from hoody.interfaces import IEvents, IProjects, IResults, ITokens, ITransaction
+from hoody.pipes.results import Result
 from hoody.projects import Project
 from hoody.store.links import Link
-from hoody.units import case_folded
+from hoody.units import case_folded, moment
 
 CHANNEL = "hoody"
 EVENTS = "events"
@@ -38,6 +40,11 @@ _EVENT_TYPES = (
     "ts timestamptz, event_type text, actor text, resource_type text, resource_id text,"
     " container_id text, project_id text, data jsonb, duration_ms float8, request_id text,"
     " key text"
+)
+_RESULT_NAMES = _names(Result)
+_RESULT_TYPES = (
+    "path text, delivered bigint, total bigint, receivers integer, digest text, error text,"
+    " started timestamptz, ended timestamptz"
 )
 
 
@@ -214,6 +221,59 @@ def _event(row: tuple[Any, ...]) -> Event:
     return Event(**dict(zip([*_EVENT_NAMES, "seq"], row, strict=True)))
 
 
+@implementer(IResults)
+@define(eq=False)
+class Results:
+    _link: Link
+
+    async def keep(self, results: list[Result]) -> None:
+        newest = {result.path: result for result in sorted(results, key=lambda r: r.ended)}
+        rows = [
+            {
+                **asdict(result),
+                "path_digest": _path_digest(result.path).hex(),
+                "started": moment(result.started),
+                "ended": moment(result.ended),
+            }
+            for result in newest.values()
+        ]
+        names = ", ".join(_RESULT_NAMES)
+        changes = ", ".join(f"{name} = excluded.{name}" for name in _RESULT_NAMES)
+        await self._link.run(
+            f"INSERT INTO pipe_results (path_digest, {names})"
+            f" SELECT decode(path_digest, 'hex'), {names}"
+            f" FROM jsonb_to_recordset(%s::jsonb) AS r (path_digest text, {_RESULT_TYPES})"
+            f" ON CONFLICT (path_digest) DO UPDATE SET {changes}"
+            " WHERE pipe_results.ended <= excluded.ended",
+            (msgspec.json.encode(rows).decode(),),
+        )
+
+    async def find(self, path: str) -> Result | None:
+        rows = await self._link.run(
+            f"SELECT {', '.join(_RESULT_NAMES)} FROM pipe_results WHERE path_digest = %s",
+            (_path_digest(path),),
+        )
+        if not rows:
+            return None
+        found = dict(zip(_RESULT_NAMES, rows[0], strict=True))
+        for name in ("started", "ended"):
+            found[name] = found[name].timestamp()
+        return Result(**found)
+
+    async def expire(self, before: datetime, limit: int) -> int:
+        rows = await self._link.run(
+            "WITH gone AS (DELETE FROM pipe_results WHERE path_digest IN (SELECT path_digest"
+            " FROM pipe_results WHERE ended < %s LIMIT %s) RETURNING 1)"
+            " SELECT count(*) FROM gone",
+            (before, limit),
+        )
+        return int(rows[0][0])
+
+
+def _path_digest(path: str) -> bytes:
+    return hashlib.sha256(path.encode()).digest()
+
+
 @implementer(ITransaction)
 @define(eq=False)
 class Transaction:
@@ -221,12 +281,13 @@ class Transaction:
     tokens: Tokens = field(init=False)
     projects: Projects = field(init=False)
     events: Events = field(init=False)
+    results: Results = field(init=False)
     _recorded: list[Event] = field(factory=list, init=False)
     _topics: set[str] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.tokens, self.projects = Tokens(self._link), Projects(self._link)
-        self.events = Events(self._link)
+        self.events, self.results = Events(self._link), Results(self._link)
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         await self._link.run(

@@ -397,13 +397,6 @@ def test_an_encoded_slash_is_a_slash(server: Server, name: str) -> None:
     assert receiver.communicate()[0] == b"hello"
 
 
-def test_progress_takes_no_receivers_slot_even_before_it_is_there(
-    server: Server, name: str
-) -> None:
-    assert curl("-i", f"{server.pipe}/{name}?progress").stdout.startswith(b"HTTP/1.1 501")
-    assert server.counts().waiting == 0
-
-
 def test_a_request_id_of_the_clients_is_kept_if_it_is_a_sane_one(server: Server) -> None:
     with Wire(server) as wire:
         wire.get("version", "X-Request-Id: abc-123")

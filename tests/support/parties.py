@@ -12,7 +12,8 @@ from hoody.interfaces import IPipeObserver, IReceiver, ISender
 from hoody.pipes.caps import Caps
 from hoody.pipes.fanout import Fanout
 from hoody.pipes.heads import Head
-from hoody.pipes.meeting import Patience, Report
+from hoody.pipes.meeting import Gathered, Patience, Report, Running
+from hoody.pipes.progress import Standing
 from hoody.pipes.rendezvous import Rendezvous
 
 PLAIN = Head()
@@ -144,13 +145,17 @@ class Reports:
     """Keeps what it is told."""
 
     def __init__(self) -> None:
+        self.standings: list[Standing] = []
         self.begun: list[str] = []
         self.ends: list[Report] = []
 
-    def started(self, path: str) -> None:
+    def changed(self, path: str, source: Gathered | Running) -> None:
+        self.standings.append(source.standing)
+
+    def started(self, path: str, running: Running) -> None:
         self.begun.append(path)
 
-    def ended(self, report: Report) -> None:
+    def ended(self, report: Report, running: Running) -> None:
         self.ends.append(report)
 
 

@@ -207,3 +207,5 @@ class Server:
         self._reader.join(5)
         if self.process.stdout:
             self.process.stdout.close()
+        broken = [event["traceback"] for event in self.events if "traceback" in event]
+        assert not broken, broken[0]

@@ -20,7 +20,7 @@ from hoody.audit.journal import EVERY, Journal
 from hoody.audit.retention import Retention
 from hoody.audit.spool import Spool
 from hoody.store.memory import MemoryStore
-from hoody.units import moment, timed_id
+from hoody.units import duration_in_words, moment, size_in_words, timed_id
 
 NOW = datetime(2026, 5, 4, 2, 55, 8, tzinfo=UTC)
 
@@ -32,6 +32,7 @@ def event(event_type: str = "pipe.completed", **more: object) -> Event:
         "actor": "request",
         "resource_type": "pipe",
         "resource_id": "a",
+        "data": {"bytes": 1, "receivers": 1, "digest": None, "error": None},
         **more,
     }
     return Event(**given)  # type: ignore[arg-type]
@@ -176,7 +177,7 @@ async def test_what_is_left_is_written_at_the_end(audit: Audit) -> None:
 
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
 async def test_what_is_too_old_goes_as_time_goes(audit: Audit) -> None:
-    retention = Retention(audit.store, audit.clock, 3600.0, 60.0)
+    retention = Retention(audit.store, audit.clock, 3600.0, 86400.0, 60.0)
     retention.start()
     for minutes in range(3):
         audit.journal.add(event(ts=NOW + timedelta(minutes=minutes), resource_id=str(minutes)))
@@ -220,18 +221,25 @@ def test_details_are_said_in_few_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("milliseconds", "said"),
-    [(None, ""), (8, "8 ms"), (8000, "8.0 s"), (125_000, "2 min 5 s"), (7_260_000, "2 h 1 min")],
+    ("seconds", "said"),
+    [(0.008, "8 ms"), (8, "8.0 s"), (125, "2 min 5 s"), (7260, "2 h 1 min")],
 )
-def test_durations_are_said_as_people_do(milliseconds: float | None, said: str) -> None:
-    assert words.duration_in_words(milliseconds) == said
+def test_durations_are_said_as_people_do(seconds: float, said: str) -> None:
+    assert duration_in_words(seconds) == said
 
 
 @pytest.mark.parametrize(
-    ("count", "said"), [(5, "5 bytes"), (1536, "1.5 KiB"), (200 * 1024**3, "200 GiB")]
+    ("count", "said"),
+    [
+        (5, "5 bytes"),
+        (1536, "1.50 KiB"),
+        (1, "1 byte"),
+        (1010 * 1024**2, "1010 MiB"),
+        (200 * 1024**3, "200 GiB"),
+    ],
 )
 def test_sizes_are_said_as_people_do(count: int, said: str) -> None:
-    assert words.size_in_words(count) == said
+    assert size_in_words(count) == said
 
 
 def test_an_events_id_says_when_and_which() -> None:

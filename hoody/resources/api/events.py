@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from attrs import define
 from msgspec import Meta
+from twisted.internet.defer import CancelledError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
-from werkzeug.datastructures import MIMEAccept
-from werkzeug.http import parse_accept_header
 
 from hoody.audit.events import TYPES, Event, Filter, seq_of
 from hoody.audit.feed import Feed
@@ -24,6 +22,7 @@ from hoody.later import sleep
 from hoody.protocols import sse
 from hoody.protocols.request import Request
 from hoody.protocols.sse import EventStream
+from hoody.resources.accept import HTML, JSON, SSE, preferred
 from hoody.resources.api.operations import Call, Operation, Pagination, Paging, pagination
 from hoody.resources.api.reading import in_utc, whole
 from hoody.resources.api.timeline import show_timeline
@@ -37,7 +36,6 @@ AGAIN = 1.0
 MOST_ON_A_PAGE = 100
 """Events on one page of HTML, which is made in one go."""
 _log = Logger(namespace="hoody.audit")
-_JSON, _SSE, _HTML = "application/json", "text/event-stream", "text/html"
 
 Id = Annotated[str, Meta(pattern=whole("[0-9a-f]{24}"), description="an id: 24 hex digits")]
 
@@ -97,26 +95,26 @@ class EventsFace:
                 returns=EventPage,
                 tied=True,
                 page=True,
-                media=(_SSE, _HTML),
+                media=(SSE, HTML),
             )
         ]
 
     async def tell_events(self, call: Call) -> EventPage | None:
         wanted = wanted_of(call)
         call.request.setHeader(b"vary", b"Accept, Authorization, Cookie")
-        kind = _SSE if call.query.follow else preferred(call.request, (_JSON, _SSE, _HTML))
-        if kind == _SSE:
+        kind = SSE if call.query.follow else preferred(call.request, (JSON, SSE, HTML))
+        if kind == SSE:
             await self._follow(call, wanted)
             return None
         query = call.query
-        if kind == _HTML:
+        if kind == HTML:
             query.limit = min(query.limit, MOST_ON_A_PAGE)
         async with self._store.transaction() as transaction:
             found, total = await transaction.events.page(
                 wanted, query.offset, query.limit, query.sort_order == "asc"
             )
         where = pagination(query, total)
-        if kind == _HTML:
+        if kind == HTML:
             show_timeline(call, found, where, self.guard.csrf_token(call.principal))
             return None
         return EventPage(events=[row_of(event) for event in found], pagination=where)
@@ -138,6 +136,8 @@ class EventsFace:
             stream.write(b"id: " + timed_id(call.now, seq).encode() + b"\n\n")
             try:
                 await self._pour(stream, call.principal, seq, wanted)
+            except CancelledError:
+                pass  # they have gone
             except Exception:
                 _log.failure("a stream of events broke off")
             stream.close()
@@ -216,13 +216,6 @@ def _last_seen(request: Request) -> int | None:
         raise CallerError(
             "Last-Event-ID: this is none of ours; send the id of an event, or leave it out."
         ) from None
-
-
-def preferred(request: Request, offered: tuple[str, ...]) -> str:
-    """What suits an Accept header best (RFC 9110 section 12.5.1); the first, if nothing does."""
-    given = re.sub(r"\s+", " ", (request.getHeader(b"accept") or b"*/*").decode("latin-1"))
-    accepted = parse_accept_header(given, MIMEAccept)
-    return accepted.best_match(list(offered), default=offered[0]) or offered[0]
 
 
 def row_of(event: Event) -> EventRow:

@@ -162,6 +162,11 @@ _RECEIVE = {
         _N,
         _parameter("download", {"type": "string"}, "force an attachment, or not"),
         _parameter("filename", {"type": "string"}, "the attachment's name"),
+        _parameter(
+            "progress",
+            {"type": "string"},
+            "watch instead: text/event-stream, text/html or application/json, by Accept",
+        ),
     ]
 }
 _TEXT, _JSON, _ANY = "text/plain", "application/json", "application/octet-stream"
@@ -173,7 +178,7 @@ def plain_routes() -> list[dict[str, Any]]:
     return [
         _said(f"{pipe}/{{path}}", "PUT", "Send", _TEXT, **_SEND),
         _said(f"{pipe}/{{path}}", "POST", "Send, perhaps a form", _TEXT, **_SEND),
-        _said(f"{pipe}/{{path}}", "GET", "Receive", _ANY, **_RECEIVE),
+        _said(f"{pipe}/{{path}}", "GET", "Receive, or watch", _ANY, **_RECEIVE),
         _said(f"{pipe}/", "GET", "The page to send from", _TEXT),
         _said(f"{pipe}/noscript", "GET", "The same without scripts", _TEXT),
         _said(f"{pipe}/help", "GET", "How to use pipes with curl", _TEXT),

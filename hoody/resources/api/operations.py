@@ -22,7 +22,7 @@ from hoody.errors import NoSuchThing
 from hoody.protocols.request import Request
 from hoody.resources import failures
 from hoody.resources.api.reading import read_body, read_query
-from hoody.resources.guard import GoTo, Guard
+from hoody.resources.guard import GoTo, Guard, go_to
 from hoody.units import moment
 
 MOST_A_PAGE = 100
@@ -132,11 +132,7 @@ async def _serve(
     try:
         principal = await guard.admit(request, operation.scope, page=operation.page)
     except GoTo as elsewhere:
-        request.setResponseCode(303)
-        request.setHeader(b"location", elsewhere.url.encode())
-        request.setHeader(b"set-cookie", elsewhere.cookie.encode())
-        request.setHeader(b"content-length", b"0")
-        return b""
+        return go_to(request, elsewhere)
     if not operation.tied:
         principal.require_all_containers()
     for name, value in parts.items():

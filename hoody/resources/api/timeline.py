@@ -12,6 +12,7 @@ from hoody.audit import words
 from hoody.audit.events import Event
 from hoody.resources import html
 from hoody.resources.api.operations import Call, Pagination
+from hoody.units import duration_in_words
 
 
 @frozen
@@ -72,7 +73,7 @@ def line_of(event: Event) -> Line:
         what=words.sentence(event),
         details=words.details(event),
         who="on request" if event.actor == "request" else f"by {event.actor}",
-        how_long=words.duration_in_words(event.duration_ms),
+        how_long="" if event.duration_ms is None else duration_in_words(event.duration_ms / 1000),
     )
 
 
