@@ -110,6 +110,11 @@ class DataDir:
         return os.path.join(self.path, "journal")
 
     @property
+    def unfinished(self) -> str:
+        """The file that says which transfers run."""
+        return os.path.join(self.path, "running.json")
+
+    @property
     def saved(self) -> str:
         """The folder that the database is saved to."""
         return os.path.join(self.path, "saved")

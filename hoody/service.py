@@ -25,6 +25,7 @@ from hoody.audit.feed import Feed
 from hoody.audit.journal import Journal
 from hoody.audit.retention import Retention
 from hoody.audit.spool import Spool
+from hoody.audit.unfinished import Unfinished
 from hoody.audit.witness import Witness
 from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
@@ -118,6 +119,10 @@ class Hoody(Service):
             max_spectators=settings.max_spectators,
             max_paths=settings.max_watched_paths,
         )
+        self._witness = Witness(self._journal, self._metrics, self._watches)
+        self._unfinished = Unfinished(
+            self._data_dir.unfinished, reactor, lambda: self.rendezvous.running()
+        )
         self.rendezvous = Rendezvous(
             clock=reactor,
             patience=Patience(
@@ -128,7 +133,7 @@ class Hoody(Service):
                 max_waiting_per_address=settings.max_waiting_per_address,
                 max_running=settings.max_running,
             ),
-            observer=Witness(self._journal, self._metrics, self._watches),
+            observer=self._witness,
             make_mover=self._make_movers(),
         )
         guard = Guard(self._keyring, Suspects(settings.wrong_tokens))
@@ -260,8 +265,12 @@ class Hoody(Service):
             self._blocking = BlockingWatch(self._reactor, self._settings.debug_blocking)
             self._blocking.start()
         self._reactor.callWhenRunning(self._signals.install)
-        for part in (self._metrics, self._journal, self._retention, self.database):
+        self._journal.start()
+        for entry in self._unfinished.left_over():
+            self._witness.was_killed(entry)
+        for part in (self._unfinished, self._watches, self._metrics, self._retention):
             part.start()
+        self.database.start()
         ensureDeferred(self._open()).addErrback(self._cannot_listen)
 
     def _share_descriptors(self, limit: int) -> None:
@@ -353,6 +362,7 @@ class Hoody(Service):
             channel.loseConnection()
         await self._until(lambda: not self.site.connections)
         await self._journal.stop()
+        await self._unfinished.stop()
         for part in (self._watches, self._retention, self._metrics):
             part.stop()
         await self.database.stop()

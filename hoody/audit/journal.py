@@ -68,7 +68,7 @@ class Journal:
 
     def add(self, event: Event) -> None:
         """Have it written soon; it is safe from the end of this process when this returns."""
-        line = msgspec.json.encode(evolve(event, key=secrets.token_hex(12)))
+        line = msgspec.json.encode(evolve(event, key=event.key or secrets.token_hex(12)))
         if self._spool.size + len(line) > MOST_BYTES:
             self._lose("more events than can be kept while the database is away")
             return

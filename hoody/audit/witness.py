@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 from attrs import frozen
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -9,6 +11,7 @@ from zope.interface import implementer
 from hoody import logs
 from hoody.audit.events import Event
 from hoody.audit.journal import Journal
+from hoody.audit.unfinished import Entry
 from hoody.interfaces import IPipeObserver
 from hoody.metrics import Metrics
 from hoody.pipes.meeting import Gathered, Report, Running
@@ -32,6 +35,13 @@ class Witness:
 
     def started(self, path: str, running: Running) -> None:
         self._watches.started(path, running)
+
+    def was_killed(self, entry: Entry) -> None:
+        """
+        It seems to have run when an earlier process was killed. If it ended just before,
+        that was told, under the same key, and stands.
+        """
+        self._journal.add(event_of(entry.report))
 
     def ended(self, report: Report, running: Running) -> None:
         _say(report)
@@ -61,8 +71,9 @@ def _say(report: Report) -> None:
 
 
 def event_of(report: Report) -> Event:
-    """A transfer's end as the audit has it."""
+    """A transfer's end as the audit has it; it is told once, however often we come to it."""
     return Event(
+        key=hashlib.sha256(f"{report.started} {report.path}".encode()).hexdigest()[:24],
         ts=moment(report.ended),
         event_type="pipe.failed" if report.error else "pipe.completed",
         actor=ACTOR,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from attrs import define, field
@@ -66,6 +66,13 @@ class Rendezvous:
             transfer.look() for core, transfer in self._transfers.items() if core.path == path
         ]
         return [one for one in found if one is not None]
+
+    def running(self) -> Iterator[tuple[str, Running]]:
+        """What runs, by its path."""
+        for core, transfer in self._transfers.items():
+            found = transfer.look()
+            if isinstance(found, Running):
+                yield core.path, found
 
     def drain(self) -> Deferred[None]:
         """

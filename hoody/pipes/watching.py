@@ -47,6 +47,7 @@ class Watch:
     @ivar standing: what has been told of who is there.
     @ivar result: how its last transfer ended, unless a new one has started.
     @ivar meter: of the transfer that runs.
+    @ivar former: of the one before, if that was watched.
     @ivar touched: when somebody looked last.
     @ivar quiet_since: since when nothing has happened.
     """
@@ -57,6 +58,7 @@ class Watch:
     result: Result | None
     standing: Standing = field(default=_NOTHING, init=False)
     meter: Meter | None = field(default=None, init=False)
+    former: Meter | None = field(default=None, init=False)
     touched: float = field(default=0.0, init=False)
     quiet_since: float = field(default=0.0, init=False)
     spectators: set[ISpectator] = field(factory=set, init=False)
@@ -106,7 +108,7 @@ class Watch:
         self._show(result.standing)
         self._tell_done()
         if running is self._running:
-            self._running = self.meter = None
+            self._running, self.former, self.meter = None, self.meter, None
             following, self._next = self._next, None
         else:
             following, self._next = self._running, None  # the former is not over yet
@@ -116,6 +118,12 @@ class Watch:
             self._show(following.standing)
         elif following is not None:
             self.changed(following)
+
+    def learn(self, result: Result) -> None:
+        """It comes late to light how the last transfer ended."""
+        self.result = result
+        self._show(result.standing)
+        self._tell_done()
 
     def measure(self) -> None:
         """Take a count, of what runs."""
@@ -294,6 +302,9 @@ class Watches:
         self._ticks = LoopingCall(self._tick)
         self._ticks.clock = self.clock
 
+    def start(self) -> None:
+        self._ticks.start(EVERY, now=False)
+
     def stop(self) -> None:
         if self._ticks.running:
             self._ticks.stop()
@@ -316,6 +327,8 @@ class Watches:
         """
         watch = self.find(path)
         if watch is not None:
+            if result is not None and watch.standing.state is State.IDLE:
+                watch.learn(result)
             return watch
         now = self.clock.seconds()
         watch = Watch(path, self.clock, self.encode, self.kept.get(path, now) or result)
@@ -327,8 +340,6 @@ class Watches:
                 watch.changed(source)
         self._make_room()
         self._watches[path] = watch
-        if not self._ticks.running:
-            self._ticks.start(EVERY, now=False)
         return watch
 
     def _make_room(self) -> None:
@@ -371,8 +382,6 @@ class Watches:
                 spectator.look(now)
             if not watch.spectators and now - watch.touched > LINGER:
                 del self._watches[watch.path]
-        if not self._watches:
-            self._ticks.stop()
 
     # IPipeObserver
 

@@ -40,8 +40,8 @@ def show_dashboard(request: Request, watch: Watch, now: float, embed_in: str) ->
     embedded = b"embed=1" in request.query.split(b"&")
     data = watch.flat()
     url = pipe_url(request, watch.path)
-    history = watch.meter.history if watch.meter is not None else []
-    step = watch.meter.step if watch.meter is not None else 1.0
+    meter = watch.meter or (watch.former if watch.is_over else None)
+    history, step = (meter.history, meter.step) if meter is not None else ([], 1.0)
     html.show(
         request,
         "progress.html",
@@ -69,7 +69,7 @@ def title_of(path: str, data: Data) -> str:
     first = {
         State.IDLE: "Nobody here",
         State.WAITING: "Waiting",
-        State.STREAMING: "On its way" if data["percent"] is None else f"{data['percent']:.0f}%",
+        State.STREAMING: "On its way" if data["percent"] is None else f"{_int(data['percent'])}%",
         State.COMPLETE: "Done",
         State.FAILED: "Failed",
     }[_state(data)]

@@ -11,6 +11,7 @@ from zope.interface import implementer
 from hoody.auth.tokens import Scope
 from hoody.errors import DatabaseAway
 from hoody.interfaces import ISpectator, IStore
+from hoody.pipes.progress import State
 from hoody.pipes.results import Result
 from hoody.pipes.watching import Data, Watch, Watches, seen_by
 from hoody.protocols import sse
@@ -73,9 +74,11 @@ class ProgressFace:
         return body
 
     async def _watch(self, path: str) -> Watch:
-        """What was before is asked of the database once, and then known."""
+        """What was before is asked of the database until something is known."""
         watch = self._watches.find(path)
-        return watch or self._watches.open(path, await self._last(path))
+        if watch is None or watch.standing.state is State.IDLE:
+            watch = self._watches.open(path, await self._last(path))
+        return watch
 
     async def _last(self, path: str) -> Result | None:
         try:

@@ -124,8 +124,10 @@
     plot.hidden = history.length < 2;
     if (plot.hidden) return;
     const top = Math.max(...history, 1), last = history.length - 1;
-    id("line").setAttribute("points", history.map((each, place) =>
-      `${((100 * place) / last).toFixed(1)},${(30 - (28 * each) / top).toFixed(1)}`).join(" "));
+    const points = history.map((each, place) =>
+      `${((100 * place) / last).toFixed(1)},${(30 - (28 * each) / top).toFixed(1)}`).join(" ");
+    id("line").setAttribute("points", points);
+    id("area").setAttribute("points", `0,30 ${points} 100,30`);
     say(id("top"), `at most ${speed(top / 1e6)}`);
   }
 
