@@ -10,31 +10,26 @@ warm it is, falls on all alike.
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import random
-import re
-import resource
-import shlex
-import signal
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from bench import table
+from bench import report
 from bench.rivals import Server, missing, serving, versions
-from bench.targets import Run
+from bench.table import Plan
+from bench.targets import TARGETS, Run
 from bench.wire import Wrong
 from bench.works import GIB, QUICK, WORKS, Figures, Scale, Work
-from hoody.units import rfc3339, size
+from hoody.units import size
 
-# For 1,000 connections; the soft limit is 1,024 as Debian has it.
-_DESCRIPTORS = 4096
+_PLAN = Plan(
+    who="server",
+    order={name: work.servers for name, work in WORKS.items()},
+    targets=TARGETS,
+)
 
 
 def _arguments() -> argparse.Namespace:
@@ -59,23 +54,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
     parser.add_argument("--quick", action="store_true", help="one small round: does it work?")
     return parser.parse_args()
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "cores": os.cpu_count(),
-        "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB, 1),
-        "kernel": platform.release(),
-        "cpu": _cpu_model(),
-        # More than the works themselves make: somebody else was busy, too.
-        "load": os.getloadavg()[1],
-    }
-
-
-def _cpu_model() -> str:
-    text = Path("/proc/cpuinfo").read_text()
-    found = re.search(r"model name\s*: (.*)", text)
-    return found[1] if found else platform.machine()
 
 
 def _measure(works: Mapping[str, Work], rounds: int, scale: Scale) -> Iterator[Run]:
@@ -103,50 +81,21 @@ def _run(number: int, work: str, server: Server, scale: Scale, folder: Path) -> 
     return Run(round=number, work=work, server=server.name, figures=figures, error=error)
 
 
-def _report(runs: Sequence[Run]) -> dict[str, Any]:
-    return {
-        "date": rfc3339(time.time()),
-        "command": shlex.join(["script/bench", "pipe", *sys.argv[1:]]),
-        "machine": _machine(),
-        "versions": versions(),
-        **table.as_json(runs),
-    }
-
-
-def _progress(run: Run) -> None:
-    figures = "  ".join(f"{name} {figure:.4g}" for name, figure in run.figures.items())
-    said = run.error or figures
-    print(f"{run.round:3}  {run.work:8}  {run.server:14}  {said}", file=sys.stderr, flush=True)
-
-
 def main() -> int:
     """Measure. @return: the exit status: whether every run was one."""
     given = _arguments()
     if absent := missing():
         print(f"{', '.join(absent)}: not here; script/bench pipe installs them", file=sys.stderr)
         return 2
-    # As Ctrl-C does: what was started ends with us.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, _: sys.exit(128 + number))
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, _DESCRIPTORS), hard))
+    report.prepare()
     works = {name: WORKS[name] for name in given.only or WORKS}
     runs = []
     for run in _measure(
         works, 1 if given.quick else given.pairs, QUICK if given.quick else Scale(size=given.size)
     ):
-        _progress(run)
+        report.tell(run)
         runs.append(run)
-    report = _report(runs)
-    for name in ("date", "command", "machine", "versions"):
-        about = report[name]
-        if isinstance(about, dict):
-            about = ", ".join(f"{key} {value}" for key, value in about.items())
-        print(f"{name}: {about}")
-    print("", table.as_text(runs), sep="\n")
-    if given.json:
-        given.json.write_text(json.dumps(report, indent=1) + "\n")
-    return 1 if report["errors"] else 0
+    return report.finish("pipe", _PLAN, runs, versions(), given.json)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def _end(popen: subprocess.Popen[bytes]) -> None:
             break
         except subprocess.TimeoutExpired:
             continue
-    for stream in (popen.stdout, popen.stderr):
+    for stream in (popen.stdin, popen.stdout, popen.stderr):
         if stream is not None:
             stream.close()
 
@@ -62,5 +62,13 @@ def resident(pid: int) -> int:
     """Bytes of memory that a process has now: VmRSS."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024
+    raise ProcessLookupError(pid)
+
+
+def proportional(pid: int) -> int:
+    """Bytes of memory that a process has now, what it shares with others in parts: Pss."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
             return int(line.split()[1]) * 1024
     raise ProcessLookupError(pid)

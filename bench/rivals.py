@@ -78,9 +78,11 @@ class Server:
         return f"http://127.0.0.1:{self.port}{self.path(pipe)}"
 
 
-def missing() -> list[str]:
+def missing(*, rivals: bool = True) -> list[str]:
     """Programs that a run needs and that are not here; C{script/bench} installs them."""
-    programs = ["curl", "haproxy", "node", _TWISTD, _PIPING_SERVER]
+    programs = ["curl", _TWISTD]
+    if rivals:
+        programs += ["haproxy", "node", _PIPING_SERVER]
     return [Path(program).name for program in programs if shutil.which(program) is None]
 
 
@@ -94,14 +96,19 @@ def serving(name: str, folder: Path) -> AbstractContextManager[Server]:
     return _START[name](folder)
 
 
+def hoody_with(settings: Sequence[str], folder: Path) -> AbstractContextManager[Server]:
+    """As L{serving}; hoody with settings as its command line has them."""
+    return _hoody(HOODY, settings, folder)
+
+
 @contextmanager
-def _hoody(name: str, mover: Sequence[str], folder: Path) -> Iterator[Server]:
+def _hoody(name: str, settings: Sequence[str], folder: Path) -> Iterator[Server]:
     port = next(_ports)
     command = [
         *(_TWISTD, "-n", "--pidfile=", "hoody"),
         f"--listen=tcp:{port}:interface=127.0.0.1",
         f"--data-dir={folder / f'data{port}'}",
-        *mover,
+        *settings,
     ]
     with _listening(command, port, folder) as pid:
         log = _log(folder, port)
@@ -168,18 +175,24 @@ def _answers(port: int) -> bool:
     return True
 
 
-def versions() -> dict[str, str]:
+def versions(*, rivals: bool = True) -> dict[str, str]:
     """Of everything that takes part."""
-    package = json.loads((_MODULES / "piping-server" / "package.json").read_text())
-    return {
+    ours = {
         "python": platform.python_version(),
         "twisted": twisted.__version__,
         "hoody": hoody.__version__,
         "commit": _said("git", "-C", str(_ROOT), "describe", "--always", "--dirty"),
+        "curl": _number(_said("curl", "--version")),
+    }
+    return {**ours, **_of_rivals()} if rivals else ours
+
+
+def _of_rivals() -> dict[str, str]:
+    package = json.loads((_MODULES / "piping-server" / "package.json").read_text())
+    return {
         "node": _said("node", "--version").lstrip("v"),
         "piping-server": str(package["version"]),
         "haproxy": _number(_said("haproxy", "-v")),
-        "curl": _number(_said("curl", "--version")),
     }
 
 

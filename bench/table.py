@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 from attrs import frozen
 
-from bench.targets import TARGETS, Quantity, Run, Target
-from bench.works import WORKS
+from bench.targets import Quantity, Run, Target
 
 _MET = {True: "met", False: "MISSED", None: "not judged"}
+
+
+@frozen(kw_only=True)
+class Plan:
+    """
+    What was to be measured, in the order in which it is shown.
+
+    @ivar who: what the runs of a round differ in, as a heading.
+    @ivar order: the works, and who does each.
+    """
+
+    who: str
+    order: Mapping[str, Sequence[str]]
+    targets: Sequence[Target]
 
 
 @frozen(kw_only=True)
@@ -53,59 +66,58 @@ class Spread:
         ]
 
 
-def _spreads(runs: Sequence[Run]) -> list[tuple[Quantity, Spread]]:
-    """Of all that was measured, in the order of the works."""
+def _spreads(plan: Plan, runs: Sequence[Run]) -> list[tuple[Quantity, Spread]]:
+    """Of all that was measured."""
     return [
         (quantity, Spread.of(list(quantity.by_round(runs).values())))
-        for quantity in _quantities(runs)
+        for quantity in _quantities(plan, runs)
     ]
 
 
-def _quantities(runs: Sequence[Run]) -> Iterator[Quantity]:
-    for name, work in WORKS.items():
-        for server in work.servers:
-            mine = [run.figures for run in runs if (run.work, run.server) == (name, server)]
+def _quantities(plan: Plan, runs: Sequence[Run]) -> Iterator[Quantity]:
+    for work, servers in plan.order.items():
+        for server in servers:
+            mine = [run.figures for run in runs if (run.work, run.server) == (work, server)]
             for figure in dict.fromkeys(figure for figures in mine for figure in figures):
-                yield Quantity(name, server, figure)
+                yield Quantity(work, server, figure)
 
 
-def _asked(runs: Sequence[Run]) -> list[Target]:
+def _asked(plan: Plan, runs: Sequence[Run]) -> list[Target]:
     """Of the works that were done."""
     done = {run.work for run in runs}
-    return [target for target in TARGETS if target.of.work in done]
+    return [target for target in plan.targets if target.of.work in done]
 
 
-def as_text(runs: Sequence[Run]) -> str:
+def as_text(plan: Plan, runs: Sequence[Run]) -> str:
     """Two tables: all figures, and the targets with the medians of their paired ratios."""
-    figures = [["work", "server", "figure", "median", "range", "quartiles", "runs"]]
-    for quantity, spread in _spreads(runs):
+    figures = [["work", plan.who, "figure", "median", "range", "quartiles", "runs"]]
+    for quantity, spread in _spreads(plan, runs):
         figures.append([*attrs.astuple(quantity), *spread.cells, str(spread.runs)])
     targets = [["target", "median", "range", "quartiles", "wanted", ""]]
-    for target in _asked(runs):
+    for target in _asked(plan, runs):
         values = target.values(runs)
         cells = Spread.of(values).cells if values else ["-"] * 3
-        wanted = f"{target.relation} {target.bound:g}"
-        targets.append([target.text, *cells, wanted, _MET[target.met(runs)]])
+        targets.append([target.text, *cells, target.wanted, _MET[target.met(runs)]])
     errors = [f"round {run.round}, {run.work}, {run.server}: {run.error}" for run in _failed(runs)]
     return "\n".join([*_aligned(figures), "", *_aligned(targets), *([""] * bool(errors)), *errors])
 
 
-def as_json(runs: Sequence[Run]) -> dict[str, Any]:
+def as_json(plan: Plan, runs: Sequence[Run]) -> dict[str, Any]:
     """The same, and every run."""
     return {
         "figures": [
             {**attrs.asdict(quantity), **attrs.asdict(spread)}
-            for quantity, spread in _spreads(runs)
+            for quantity, spread in _spreads(plan, runs)
         ],
         "targets": [
             {
                 "target": target.text,
-                "wanted": f"{target.relation} {target.bound:g}",
+                "wanted": target.wanted,
                 "met": target.met(runs),
                 "values": target.values(runs),
                 **(attrs.asdict(Spread.of(values)) if (values := target.values(runs)) else {}),
             }
-            for target in _asked(runs)
+            for target in _asked(plan, runs)
         ],
         "errors": len(_failed(runs)),
         "runs": [attrs.asdict(run) for run in runs],

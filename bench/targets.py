@@ -55,12 +55,13 @@ class Target:
     @ivar of: what is looked at.
     @ivar against: what it is divided by, of the same round; C{None}: it stands for itself.
     @ivar relation: of the median of these to the bound.
+    @ivar bound: C{None}: nothing is wanted of it; it stands beside one of which it is.
     """
 
     of: Quantity
     against: Quantity | None
     relation: str
-    bound: float
+    bound: float | None
 
     @property
     def text(self) -> str:
@@ -72,6 +73,11 @@ class Target:
             return f"{text} / {self.against.figure}"
         return f"{text} / {self.against.server}"
 
+    @property
+    def wanted(self) -> str:
+        """What its median has to be, for a reader."""
+        return "-" if self.bound is None else f"{self.relation} {self.bound:g}"
+
     def values(self, runs: Sequence[Run]) -> list[float]:
         """One for each round that has all that it takes."""
         of = self.of.by_round(runs)
@@ -81,9 +87,9 @@ class Target:
         return [of[number] / against[number] for number in of if number in against]
 
     def met(self, runs: Sequence[Run]) -> bool | None:
-        """Whether; C{None} if too few rounds say anything of it."""
+        """Whether; C{None} if nothing is wanted, or too few rounds say anything of it."""
         values = self.values(runs)
-        if len(values) < _FEWEST:
+        if self.bound is None or len(values) < _FEWEST:
             return None
         return bool(_HOLDS[self.relation](statistics.median(values), self.bound))
 

@@ -72,7 +72,7 @@ class Work:
     measure: Callable[[Server, Scale, Path], Figures]
 
 
-def _fresh() -> str:
+def fresh() -> str:
     """
     A pipe's name that nobody has used: on one path, the next transfer would
     also wait until the server has noticed the end of the former, and
@@ -82,11 +82,11 @@ def _fresh() -> str:
 
 
 def _stream(server: Server, scale: Scale, folder: Path) -> Figures:
-    return _transfer(server, scale.size)
+    return transferred(server, scale.size)
 
 
 def _file(server: Server, scale: Scale, folder: Path) -> Figures:
-    return _transfer(server, scale.size, file=_sparse(folder / f"{scale.size}", scale.size))
+    return transferred(server, scale.size, file=_sparse(folder / f"{scale.size}", scale.size))
 
 
 def _sparse(path: Path, size: int) -> Path:
@@ -101,8 +101,8 @@ def _sparse(path: Path, size: int) -> Path:
 
 
 def _fan(server: Server, scale: Scale, folder: Path) -> Figures:
-    single = _transfer(server, scale.size // 4)
-    fan = _transfer(server, scale.size // 4, receivers=_FAN)
+    single = transferred(server, scale.size // 4)
+    fan = transferred(server, scale.size // 4, receivers=_FAN)
     return {
         "n16_gb_per_s": fan["gb_per_s"],
         "n16_cpu_s_per_gib": fan["cpu_s_per_gib"],
@@ -110,12 +110,17 @@ def _fan(server: Server, scale: Scale, folder: Path) -> Figures:
     }
 
 
-def _transfer(
-    server: Server, size: int, *, receivers: int = 1, file: Path | None = None
+def transferred(
+    server: Server,
+    size: int,
+    *,
+    receivers: int = 1,
+    file: Path | None = None,
+    pipe: str | None = None,
 ) -> Figures:
-    """By the bytes delivered, to all receivers together."""
+    """By the bytes delivered, to all receivers together, on a pipe of its own if none is given."""
+    pipe = pipe or fresh()
     before = cpu(server.pid)
-    pipe = _fresh()
     seconds = transfer(server, pipe, size, receivers=receivers, file=file)
     used = cpu(server.pid) - before
     if server.log is not None:
@@ -138,7 +143,7 @@ def _check_mover(name: str, log: Path, pipe: str) -> None:
 def _waiting(server: Server, scale: Scale, folder: Path) -> Figures:
     """On a server of its own: memory that was used once would not show again."""
     with serving(server.name, folder) as fresh:
-        earlier = _transfer(fresh, scale.size // 4)
+        earlier = transferred(fresh, scale.size // 4)
         before = resident(fresh.pid)
         with _crowd(fresh, scale.waiting) as crowd:
             each = (resident(fresh.pid) - before) / scale.waiting
@@ -146,9 +151,9 @@ def _waiting(server: Server, scale: Scale, folder: Path) -> Figures:
             # Its receiver takes this one's place.
             crowd.pop().close()
             _wait_for(fresh, scale.waiting - 1)
-            beside = _transfer(fresh, scale.size // 4)
+            beside = transferred(fresh, scale.size // 4)
         _wait_for(fresh, 0)
-        after = _transfer(fresh, scale.size // 4)
+        after = transferred(fresh, scale.size // 4)
     return {
         "each_kib": each / 1024,
         "one_more_status": status,
@@ -164,7 +169,7 @@ def _crowd(server: Server, number: int) -> Iterator[list[Connection]]:
     with ExitStack() as stack:
         crowd = [stack.enter_context(Connection(server)) for _ in range(number)]
         for connection in crowd:
-            connection.send(request("GET", server.path(_fresh())))
+            connection.send(request("GET", server.path(fresh())))
         _wait_for(server, number)
         yield crowd
 
@@ -184,7 +189,7 @@ def _wait_for(server: Server, number: int) -> None:
 
 def _status_of_one_more(server: Server) -> int:
     with Connection(server) as connection:
-        connection.send(request("GET", server.path(_fresh())))
+        connection.send(request("GET", server.path(fresh())))
         return connection.status()
 
 
@@ -205,7 +210,7 @@ def _exchange(server: Server, receiver: Connection, sender: Connection, most: in
     for number in range(most):
         if time.monotonic() > deadline:
             return number
-        path = server.path(_fresh())
+        path = server.path(fresh())
         receiver.send(request("GET", path))
         sender.send(request("PUT", path, length) + _MESSAGE)
         received, told = receiver.answer(), sender.answer()
@@ -216,7 +221,7 @@ def _exchange(server: Server, receiver: Connection, sender: Connection, most: in
 
 def _steps(server: Server, scale: Scale, folder: Path) -> Figures:
     """Each byte is sent when the former has arrived."""
-    path = server.path(_fresh())
+    path = server.path(fresh())
     with Connection(server) as receiver, Connection(server) as sender:
         receiver.send(request("GET", path))
         sender.send(request("PUT", path, "Transfer-Encoding: chunked"))

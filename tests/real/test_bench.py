@@ -55,6 +55,7 @@ def test_one_small_round_is_no_judgement(report: dict[str, Any]) -> None:
 
 def test_three_rounds_are_judged_by_their_median() -> None:
     target = next(target for target in TARGETS if target.relation == ">=" and target.against)
+    assert target.bound
     runs = [
         Run(round=number, work=one.work, server=one.server, figures={one.figure: figure})
         for number, figure in enumerate((0.1, 0.99, 5.0))
