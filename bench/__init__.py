@@ -1,1 +1,1 @@
-"""What hoody is measured by: works, rivals, targets. Not part of the package."""
+"""What hoody is measured by: works, rivals, audiences, targets. Not part of the package."""

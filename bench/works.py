@@ -124,20 +124,20 @@ def transferred(
     seconds = transfer(server, pipe, size, receivers=receivers, file=file)
     used = cpu(server.pid) - before
     if server.log is not None:
-        _check_mover(server.name, server.log, pipe)
+        _check_mover(server, server.log, pipe, size)
     delivered = size * receivers
     return {"gb_per_s": delivered / seconds / 1e9, "cpu_s_per_gib": used / (delivered / GIB)}
 
 
-def _check_mover(name: str, log: Path, pipe: str) -> None:
+def _check_mover(server: Server, log: Path, pipe: str, size: int) -> None:
     """@raise Wrong: if the bytes did not go the way that the figures will be taken for."""
     deadline = time.monotonic() + 5
-    while (line := re.search(rf"pipe '{pipe}' moved .*", log.read_text())) is None:
+    while (line := re.search(rf"pipe '{pipe}' moved {size} bytes .*", log.read_text())) is None:
         if time.monotonic() > deadline:
             raise Wrong(f"the log says nothing of {pipe}")
         time.sleep(0.01)
-    if ("spliced" in line[0]) is not (name == HOODY):
-        raise Wrong(f"another mover than {name}'s: {line[0]}")
+    if ("spliced" in line[0]) is not (server.name == HOODY):
+        raise Wrong(f"another mover than {server.name}'s: {line[0]}")
 
 
 def _waiting(server: Server, scale: Scale, folder: Path) -> Figures:

@@ -1,4 +1,4 @@
-"""The measurement itself: it runs, and says what it must. Its figures are not looked at."""
+"""The measurements themselves: they run, and say what they must. No figure is looked at."""
 
 from __future__ import annotations
 
@@ -10,28 +10,39 @@ from typing import Any
 
 import pytest
 
+from bench import watching
 from bench.rivals import missing
 from bench.targets import TARGETS, Run
 from bench.works import WORKS
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = [
-    pytest.mark.long,
-    pytest.mark.skipif(
-        bool(missing()), reason=f"{', '.join(missing())} missing; script/bench pipe installs them"
-    ),
-]
+pytestmark = pytest.mark.long
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    path = tmp_path_factory.mktemp("bench") / "figures.json"
+    if absent := missing():
+        pytest.skip(f"{', '.join(absent)} missing; script/bench pipe installs them")
+    return _measured("pipe", tmp_path_factory.mktemp("bench"))[1]
+
+
+@pytest.fixture(scope="module")
+def of_watching(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
+    if absent := missing(rivals=False):
+        pytest.skip(f"{', '.join(absent)} missing; script/bench progress installs them")
+    return _measured("progress", tmp_path_factory.mktemp("bench"))
+
+
+def _measured(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
+    """What was printed, and what was written."""
+    path = folder / "figures.json"
     # As a module, from the checkout: bench is no part of the package that is tested.
-    command = [sys.executable, "-m", "bench.pipe", "--quick", "--json", str(path)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=110)
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    command = [sys.executable, "-m", f"bench.{name}", "--quick", "--json", str(path)]
+    done = subprocess.run(
+        command, cwd=ROOT, check=True, timeout=110, stdout=subprocess.PIPE, text=True
+    )
+    return done.stdout, json.loads(path.read_text())
 
 
 def test_every_server_did_every_work_without_an_error(report: dict[str, Any]) -> None:
@@ -72,3 +83,45 @@ def test_it_says_what_was_measured_and_where(report: dict[str, Any]) -> None:
     assert set(report["machine"]) == {"cores", "memory_gib", "kernel", "cpu", "load"}
     programs = {"python", "twisted", "hoody", "node", "piping-server", "haproxy", "curl"}
     assert all(report["versions"][program] for program in programs)
+
+
+def test_hoody_did_every_work_before_every_audience(
+    of_watching: tuple[str, dict[str, Any]],
+) -> None:
+    _, report = of_watching
+    done = {(run["work"], run["server"]) for run in report["runs"]}
+    works = watching.WORKS.items()
+    assert done == {(name, audience) for name, work in works for audience in work.audiences}
+    assert [run["error"] for run in report["runs"] if run["error"]] == []
+    assert report["errors"] == 0
+
+
+def test_who_watched_was_told_enough(of_watching: tuple[str, dict[str, Any]]) -> None:
+    _, report = of_watching
+    fewest = [run["figures"].get("fewest_events") for run in report["runs"]]
+    # At least that it streams, how it went, and that it is done.
+    assert all(number >= 3 for number in fewest if number is not None)
+    assert len([number for number in fewest if number is not None]) == 4
+
+
+def test_each_figure_and_each_target_has_its_line(
+    of_watching: tuple[str, dict[str, Any]],
+) -> None:
+    table, report = of_watching
+    lines = [line.split() for line in table.splitlines()]
+    for figure in report["figures"]:
+        start = [figure["work"], *figure["server"].split(), figure["figure"]]
+        assert any(line[: len(start)] == start for line in lines)
+    for target in report["targets"]:
+        line = next(line for line in table.splitlines() if line.startswith(target["target"]))
+        assert line.endswith("not judged")
+    assert len(report["targets"]) == len(watching.TARGETS)
+
+
+def test_it_says_who_watched_and_where(of_watching: tuple[str, dict[str, Any]]) -> None:
+    table, report = of_watching
+    for name, audience in watching.QUICK.audiences.items():
+        assert f"{name}: {audience.text}" in table
+    assert report["command"].startswith("script/bench progress --quick")
+    assert report["machine"]["cores"]
+    assert all(report["versions"][program] for program in ("python", "twisted", "hoody", "curl"))
