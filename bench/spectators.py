@@ -53,6 +53,7 @@ class Spectators:
             f"GET {path}?progress HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n\r\n"
         ).encode()
         self._sockets: list[socket.socket] = []
+        self._mute: list[socket.socket] = []
         self._pieces: dict[int, list[Piece]] = {}
         self._epoll = select.epoll()
         self._epoll.register(0, select.EPOLLIN)
@@ -62,6 +63,7 @@ class Spectators:
         """Connect those that never read."""
         for _ in range(number):
             connection = self._connect(mute=True)
+            self._mute.append(connection)
             if (head := connection.recv(12, socket.MSG_PEEK)) != b"HTTP/1.1 200":
                 raise RuntimeError(f"a mute spectator was answered {head!r}")
         return {}
@@ -89,6 +91,8 @@ class Spectators:
         """What came since, and the CPU that it took to read it."""
         used = time.process_time() - self._cpu
         self._wait_for(b"event: done\n", self._pieces)
+        if any(mute.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) for mute in self._mute):
+            raise RuntimeError("the server let a mute spectator go")
         each = [list(_events(pieces)) for pieces in self._pieces.values()]
         events = [event for mine in each for event in mine]
         return {

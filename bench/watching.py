@@ -8,6 +8,7 @@ deliver exactly what it had to, to the spectators too, has no figures.
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
@@ -101,8 +102,8 @@ class Crowd:
         assert stdout
         assert stderr
         try:
-            stdin.write(word.encode())
-            stdin.flush()
+            # Not by its buffer: that would be tried again when it is closed.
+            os.write(stdin.fileno(), word.encode())
         except BrokenPipeError:
             pass
         if not (line := stdout.readline()):
