@@ -103,7 +103,7 @@ def hoody_with(settings: Sequence[str], folder: Path) -> AbstractContextManager[
 
 @contextmanager
 def _hoody(name: str, settings: Sequence[str], folder: Path) -> Iterator[Server]:
-    port = next(_ports)
+    port = _free_port()
     command = [
         *(_TWISTD, "-n", "--pidfile=", "hoody"),
         f"--listen=tcp:{port}:interface=127.0.0.1",
@@ -117,7 +117,7 @@ def _hoody(name: str, settings: Sequence[str], folder: Path) -> Iterator[Server]
 
 @contextmanager
 def _piping_server(folder: Path) -> Iterator[Server]:
-    port = next(_ports)
+    port = _free_port()
     command = [_PIPING_SERVER, "--host=127.0.0.1", f"--http-port={port}"]
     with _listening(command, port, folder) as pid:
         yield Server(name=PIPING, pid=pid, port=port)
@@ -126,7 +126,7 @@ def _piping_server(folder: Path) -> Iterator[Server]:
 @contextmanager
 def _haproxy(folder: Path) -> Iterator[Server]:
     with _sink(folder) as sink:
-        port = next(_ports)
+        port = _free_port()
         config = folder / f"haproxy{port}.cfg"
         config.write_text(_HAPROXY_CONFIG.format(port=port, sink=sink.port))
         with _listening(["haproxy", "-db", "-f", str(config)], port, folder) as pid:
@@ -135,7 +135,7 @@ def _haproxy(folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def _sink(folder: Path) -> Iterator[Server]:
-    port = next(_ports)
+    port = _free_port()
     command = [sys.executable, str(Path(__file__).with_name("sink.py")), str(port)]
     with _listening(command, port, folder) as pid:
         yield Server(name=SINK, pid=pid, port=port, sinks=True)
@@ -165,6 +165,11 @@ def _listening(command: Sequence[str], port: int, folder: Path) -> Iterator[int]
                 raise RuntimeError(f"{command[0]} did not start:\n{log.read_text()[-2000:]}")
             time.sleep(0.02)
         yield popen.pid
+
+
+def _free_port() -> int:
+    """Where nobody answers: another measurement's server would be taken for ours."""
+    return next(port for port in _ports if not _answers(port))
 
 
 def _answers(port: int) -> bool:
