@@ -43,14 +43,19 @@ def _end(popen: subprocess.Popen[bytes]) -> None:
 
 
 def cpu(pid: int) -> float:
+    """Seconds of CPU that a process and its living children have used."""
+    return own_cpu(pid) + sum(cpu(child) for child in _children(pid))
+
+
+def own_cpu(pid: int) -> float:
     """
-    Seconds of CPU that a process and its living children have used.
+    Seconds of CPU that a process has used.
 
     The same time as utime and stime in C{/proc/PID/stat}, which come in steps of
     10 ms, but from the process's CPU clock, in nanoseconds. How a pid becomes a
     clock's number: CPUCLOCK_SCHED in the kernel's C{include/linux/posix-timers.h}.
     """
-    return time.clock_gettime((~pid << 3) | 2) + sum(cpu(child) for child in _children(pid))
+    return time.clock_gettime((~pid << 3) | 2)
 
 
 def _children(pid: int) -> Iterator[int]:

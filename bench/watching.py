@@ -20,7 +20,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from bench.processes import cpu, process, resident
+from bench.processes import own_cpu, process, resident
 from bench.rivals import Server, hoody_with
 from bench.targets import Quantity, Target
 from bench.wire import Connection, Wrong, request
@@ -189,14 +189,18 @@ def _stream(server: Server, audience: Audience, scale: Scale) -> Figures:
 
 
 def _paced_stream(server: Server, audience: Audience, scale: Scale) -> Figures:
-    """Unwatched too, before or behind: what the difference is, is the spectators'."""
+    """
+    Unwatched too, before or behind: what the difference is, is the spectators'.
+
+    Without Postgres, which has no part in it, and some of whose children end between.
+    """
     last = random.random() < 0.5
     alone = 0.0 if last else _paced_cpu(server, scale)
     pipe = fresh()
     with _watched(server, pipe, audience, scale) as crowd:
-        before = cpu(server.pid)
+        before = own_cpu(server.pid)
         size = _paced(server, pipe, scale.seconds)
-        watched = cpu(server.pid) - before
+        watched = own_cpu(server.pid) - before
         told = crowd.told(size)
     alone = _paced_cpu(server, scale) if last else alone
     return {
@@ -209,9 +213,9 @@ def _paced_stream(server: Server, audience: Audience, scale: Scale) -> Figures:
 
 def _paced_cpu(server: Server, scale: Scale) -> float:
     """Seconds of CPU that a paced stream takes without anybody watching."""
-    before = cpu(server.pid)
+    before = own_cpu(server.pid)
     _paced(server, fresh(), scale.seconds)
-    return cpu(server.pid) - before
+    return own_cpu(server.pid) - before
 
 
 def _of_crowd(told: Mapping[str, Any]) -> Figures:
