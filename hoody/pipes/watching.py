@@ -405,7 +405,8 @@ class Watches:
 
 
 def result_of(report: Report) -> Result:
-    """What is kept of a report."""
+    """What is kept of a report, as exactly as the audit keeps it."""
+    ended = round(report.ended, 3)
     return Result(
         path=report.path,
         delivered=report.delivered,
@@ -413,6 +414,6 @@ def result_of(report: Report) -> Result:
         receivers=report.receivers,
         digest=f"sha256:{report.digest.hex()}" if report.digest else None,
         error=report.error,
-        started=round(report.started, 3),
-        ended=round(report.ended, 3),
+        started=ended - round(report.ended - report.started, 6),
+        ended=ended,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import msgspec
@@ -19,7 +19,7 @@ from hoody.interfaces import IEvents, IProjects, IResults, ITokens, ITransaction
 from hoody.pipes.results import Result
 from hoody.projects import Project
 from hoody.store.links import Link
-from hoody.units import case_folded, moment
+from hoody.units import case_folded
 
 CHANNEL = "hoody"
 EVENTS = "events"
@@ -232,8 +232,8 @@ class Results:
             {
                 **asdict(result),
                 "path_digest": _path_digest(result.path).hex(),
-                "started": moment(result.started),
-                "ended": moment(result.ended),
+                "started": datetime.fromtimestamp(result.started, UTC),
+                "ended": datetime.fromtimestamp(result.ended, UTC),
             }
             for result in newest.values()
         ]
