@@ -181,7 +181,10 @@ class Hoody(Service):
                 private_network=settings.private_network,
             ),
             pipe_pages=pages.pipe_pages(
-                health.report, ttl=settings.pipe_ttl, progress=self._progress
+                health.report,
+                ttl=settings.pipe_ttl,
+                needs_token=settings.pipe_auth == "token",
+                progress=self._progress,
             ),
             server_pages=pages.server_pages(
                 health.report,

@@ -9,6 +9,10 @@ from hoody.pipes.heads import Head, safe_filename, safe_type
 from hoody.protocols.request import BODY_LIMIT, Request
 from hoody.resources.parties import Sender
 
+TEXT_FIELD = "hoody-text"
+"""A field that is sent on as if it were a file: browsers make no file of what is typed."""
+
+_TYPED = "text/plain; charset=utf-8"
 _NO_FILE = (
     'The form has no file; send one with a part that has a filename, as curl -F "file=@NAME" does.'
 )
@@ -59,7 +63,7 @@ class FormSender(Sender):
 
     def _take(self, event: MultipartSegment | bytearray | bytes | None) -> None:
         if isinstance(event, MultipartSegment):
-            if self.head is None and event.filename is not None:
+            if self.head is None and (event.filename is not None or event.name == TEXT_FIELD):
                 self._find(event)
         elif event is None:
             if self._in_file:
@@ -69,14 +73,15 @@ class FormSender(Sender):
             self._produce(bytes(event))
 
     def _find(self, part: MultipartSegment) -> None:
-        content_type: str | None = part.header("Content-Type")
+        is_file = part.filename is not None
+        content_type: str | None = part.header("Content-Type") if is_file else _TYPED
         self.head = Head(
             content_type=safe_type(content_type.encode("latin-1", "replace"))
             if content_type
             else None,
             expected=self._outer.expected,
             passed=self._outer.passed,
-            disposition="attachment",
+            disposition="attachment" if is_file else None,
             filename=safe_filename(part.filename or ""),
             digest=self._outer.digest,
         )

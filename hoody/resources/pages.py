@@ -1,4 +1,4 @@
-"""The pages that stand among the pipes: help, health, version."""
+"""What stands among the pipes and beside them: help, health, version, and the way to pages."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from hoody.resources.api import openapi
 from hoody.resources.api.operations import Operation, register
 from hoody.resources.guard import Guard
 from hoody.resources.progress import ProgressFace
+from hoody.resources.urls import pipes_url
+from hoody.resources.webpage import WebPage, wants_html
 
 HELP = """\
 hoody pipe: what is PUT on one side is what the other side GETs. Nothing is
@@ -42,6 +44,7 @@ The sender reads how it goes, line by line. "[INFO] Transfer complete." means
 that every receiver's machine has acknowledged the last byte; an [ERROR] line,
 and an answer that breaks off, that it has not.
 
+  {url}            in a browser: a page to send and receive
   {url}/help       this text
   {url}/version    the version
   {url}/health     whether all is well, as JSON
@@ -55,14 +58,20 @@ PROGRESS = b"progress"
 
 
 def pipe_pages(
-    health: Callable[[Request], dict[str, object]], *, ttl: float, progress: ProgressFace
+    health: Callable[[Request], dict[str, object]],
+    *,
+    ttl: float,
+    needs_token: bool,
+    progress: ProgressFace,
 ) -> Klein:
     """
     What is under the reserved paths, by their folded names.
 
     @param health: makes the report for one request.
+    @param needs_token: whether pipes are for holders of a token only.
     """
     app = Klein()
+    page = WebPage(_in_words(ttl), needs_token)
 
     @app.route("/progress", methods=["GET"])
     async def progress_page(request: Request) -> bytes | None:
@@ -70,10 +79,19 @@ def pipe_pages(
         return await progress.show(request, request.pipe_path)
 
     @app.route("/", methods=["GET"])
-    @app.route("/help", methods=["GET"])
+    def web_page(request: Request) -> bytes | None:
+        if not wants_html(request):
+            return help_page(request)
+        page.show(request)
+        return None
+
     @app.route("/noscript", methods=["GET"])
+    def plain_page(request: Request) -> None:
+        page.show_plain(request)
+
+    @app.route("/help", methods=["GET"])
     def help_page(request: Request) -> bytes:
-        text = HELP.format(url=_own_url(request), ttl=_in_words(ttl))
+        text = HELP.format(url=pipes_url(request), ttl=_in_words(ttl))
         return _plain(request, text.encode())
 
     @app.route("/version", methods=["GET"])
@@ -184,13 +202,6 @@ def _whole(request: Request, content: bytes) -> bytes:
     request.setHeader(b"content-length", b"%d" % len(content))
     request.setHeader(b"x-content-type-options", b"nosniff")
     return content
-
-
-def _own_url(request: Request) -> str:
-    """Where the client found us, as it may write it again."""
-    scheme = "https" if request.isSecure() else "http"
-    host = (request.getHeader(b"host") or b"localhost").decode("ascii", "replace")
-    return f"{scheme}://{host}/api/v1/pipe"
 
 
 def _in_words(seconds: float) -> str:

@@ -1,7 +1,8 @@
-"""URLs as the client may write them again."""
+"""URLs as the client may write them again, and the curl lines that go with them."""
 
 from __future__ import annotations
 
+from shlex import quote as shell_quoted
 from urllib.parse import quote
 
 from hoody.protocols.request import Request
@@ -16,7 +17,32 @@ def origin(request: Request) -> str:
     return f"{scheme}://{host}"
 
 
+def pipes_path(request: Request) -> str:
+    """What stands before a pipe's name: with or without the usual prefix, as it was asked for."""
+    path = request.path.decode("ascii", "replace")
+    return PIPES if path == PIPES or path.startswith(f"{PIPES}/") else ""
+
+
+def pipes_url(request: Request) -> str:
+    """The same, from its scheme on."""
+    return f"{origin(request)}{pipes_path(request)}"
+
+
 def pipe_url(request: Request, path: str) -> str:
-    """A pipe's, under the same host, with or without the usual prefix, as it was asked for."""
-    prefix = PIPES if request.path.decode("ascii", "replace").startswith(PIPES) else ""
-    return f"{origin(request)}{prefix}/{quote(path, safe='/~')}"
+    """A pipe's, under the same host."""
+    return f"{pipes_url(request)}/{encoded(path)}"
+
+
+def encoded(path: str) -> str:
+    """
+    A pipe's path for a URL. Clients resolve parts that are dots, and take what begins with
+    two slashes for a host: there the slashes are encoded too; to us they are the same.
+    """
+    misread = path.startswith("/") or {".", ".."} & set(path.split("/"))
+    return quote(path, safe="~" if misread else "/~")
+
+
+def receiving_line(url: str, filename: str, *, bearer: bool) -> str:
+    """What a receiver types."""
+    header = '-H "Authorization: Bearer $TOKEN" ' if bearer else ""
+    return f"curl {header}{shell_quoted(url)} > {shell_quoted(filename)}"

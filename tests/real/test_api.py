@@ -532,7 +532,7 @@ def routes() -> set[tuple[str, str]]:
         operations=catalogue(store, keyring, EventsFace(store, Feed(), guard, clock)),
     )
     progress = ProgressFace(cast(Watches, None), store, clock, None, 1, "*")
-    piped = pages.pipe_pages(lambda _: {}, ttl=1, progress=progress)
+    piped = pages.pipe_pages(lambda _: {}, ttl=1, needs_token=False, progress=progress)
     found = set()
     for prefix, router in (("", server), ("/api/v1/pipe", piped)):
         for rule in router.url_map.iter_rules():

@@ -1,0 +1,456 @@
+"use strict";
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const { base, reserved, longest, most, bearer } = $("page").dataset;
+  const home = document.title;
+
+  // Names, URLs and command lines
+
+  const LETTERS = "23456789abcdefghjkmnpqrstuvwxyz";
+
+  function randomName() {
+    const letters = [];
+    while (letters.length < 20) {
+      const [byte] = crypto.getRandomValues(new Uint8Array(1));
+      if (byte < 8 * LETTERS.length) letters.push(LETTERS[byte % LETTERS.length]);
+    }
+    return letters.join("").match(/.{5}/g).join("-");
+  }
+
+  function wrongPath(path) {
+    const folded = path.replace(/[/.]+$/, "").toLowerCase();
+    if (folded === "") return "The path is empty, or dots and slashes only; give it a name.";
+    if (reserved.split(" ").includes(folded)) return `The path ${folded} is reserved; choose another one.`;
+    if ([...path].length > Number(longest)) return `The path is too long; it may have ${longest} characters.`;
+    if (/[\\\p{Cc}\p{Cs}]/u.test(path)) return "The path holds a backslash or a control character; leave them out.";
+    return null;
+  }
+
+  function wrongNumber(text) {
+    if (/^\d{1,3}$/.test(text) && text >= 1 && text <= Number(most)) return null;
+    return `Receivers: give a whole number from 1 to ${most}.`;
+  }
+
+  const escaped = (text) =>
+    encodeURIComponent(text).replace(/[!'()*]/g, (c) => "%" + c.charCodeAt(0).toString(16).toUpperCase());
+
+  // Clients resolve parts that are dots; to the server, an encoded slash is a slash.
+  function encodedPath(path) {
+    const parts = path.split("/");
+    const misread = path.startsWith("/") || parts.some((part) => part === "." || part === "..");
+    return parts.map(escaped).join(misread ? "%2F" : "/");
+  }
+
+  const quoted = (text) =>
+    /^[\w@%+=:,./-]+$/.test(text) ? text : "'" + text.replaceAll("'", "'\"'\"'") + "'";
+
+  function address(...more) {
+    const n = Number($("n").value);
+    const query = [...(n > 1 ? [`n=${n}`] : []), ...more].join("&");
+    return `${location.origin}${base}/${encodedPath($("path").value)}${query && "?" + query}`;
+  }
+
+  const way = () => document.querySelector("input[name=way]:checked").value;
+
+  // Sizes and times in words
+
+  function size(bytes) {
+    if (bytes < 1000) return `${bytes} byte${bytes === 1 ? "" : "s"}`;
+    const power = Math.min(5, Math.floor(Math.log10(bytes) / 3));
+    return `${(bytes / 1000 ** power).toFixed(1)} ${" kMGTP"[power]}B`;
+  }
+
+  function time(seconds) {
+    if (seconds < 10) return `${seconds.toFixed(1)} s`;
+    const whole = Math.round(seconds);
+    const two = (number) => String(number).padStart(2, "0");
+    const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
+    return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
+  }
+
+  // What is to be sent
+
+  let file = null;
+
+  function choose(files) {
+    if (files.length > 1) return complain("One file at a time; put several into an archive first.");
+    file = files[0] ?? null;
+    complain(null);
+    show();
+  }
+
+  function body() {
+    if (file) return { content: file, name: file.name, type: file.type || "application/octet-stream" };
+    const type = "text/plain; charset=utf-8";
+    return { content: new Blob([$("text").value], { type }), name: "", type };
+  }
+
+  // The form
+
+  function complain(sentence, field = null) {
+    $("problem").textContent = sentence ?? "";
+    for (const each of ["path", "n"]) $(each).setAttribute("aria-invalid", String(each === field));
+    if (field) $(field).focus();
+  }
+
+  function problem() {
+    const path = wrongPath($("path").value);
+    if (path) return [path, "path"];
+    const number = wrongNumber($("n").value);
+    return number ? [number, "n"] : null;
+  }
+
+  let given = "";
+
+  function show() {
+    const receiving = way() === "receive";
+    $("what").hidden = receiving;
+    $("drop").hidden = $("typing").hidden = file !== null;
+    $("chosen").hidden = file === null;
+    $("chosen-name").textContent = file?.name ?? "";
+    $("chosen-size").textContent = file ? size(file.size) : "";
+    $("guess").hidden = $("path").value !== given || receiving;
+    $("go").textContent = receiving ? "Receive as a download" : "Send";
+    $("go").hidden = receiving && bearer === "yes";
+    if ($("bearer")) $("bearer").hidden = receiving;
+    $("there-title").textContent = receiving ? "Or elsewhere" : "On the other side";
+    $("watching").hidden = receiving;
+    showAddresses();
+  }
+
+  function showAddresses() {
+    $("there").hidden = problem() !== null;
+    if ($("there").hidden) return;
+    const header = bearer === "yes" ? '-H "Authorization: Bearer $TOKEN" ' : "";
+    const name = way() === "receive" ? "file" : file?.name ?? ($("text").value ? "text.txt" : "file");
+    $("line").textContent = `curl ${header}${quoted(address())} > ${quoted(name)}`;
+    $("url").textContent = address();
+    $("watch").href = address("progress");
+  }
+
+  function receive() {
+    const link = document.createElement("a");
+    link.href = address("download");
+    link.download = "";
+    link.click();
+    say("Your browser asks for it now. It shows up among the downloads when the sender is there.");
+  }
+
+  function say(text) {
+    $("said").textContent = text;
+    $("said").classList.toggle("unseen", text === "Copied");
+  }
+
+  async function copy(button) {
+    const code = $(button.dataset.copy);
+    let done = false;
+    try {
+      await navigator.clipboard.writeText(code.textContent);
+      done = true;
+    } catch {
+      getSelection().selectAllChildren(code);
+      done = document.execCommand("copy");
+    }
+    button.textContent = done ? "Copied" : "Selected";
+    say(button.textContent);
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  }
+
+  // A transfer
+
+  let running = null;
+
+  class Transfer {
+    constructor() {
+      this.body = body();
+      this.total = this.body.content.size;
+      this.wanted = Number($("n").value);
+      this.there = 0;
+      this.bytes = 0;
+      this.speed = null;
+      this.left = null;
+      this.read = 0;
+      this.fed = false;
+      this.began = null;
+      this.phase = null;
+      this.watching = new AbortController();
+      this.enter("waiting");
+    }
+
+    start() {
+      const token = $("token")?.value;
+      const headers = token ? { Authorization: `Bearer ${token}` } : {};
+      this.watch(headers);
+      const request = (this.request = new XMLHttpRequest());
+      request.open("PUT", address());
+      request.setRequestHeader("Content-Type", this.body.type);
+      if (this.body.name) {
+        request.setRequestHeader("Content-Disposition", `attachment; filename*=UTF-8''${escaped(this.body.name)}`);
+      }
+      for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+      request.upload.onprogress = (event) => this.handedOver(event.loaded);
+      request.onprogress = () => this.readLines();
+      request.onload = () => this.answered();
+      // What the server says by the other way may be underway.
+      request.onerror = () => setTimeout(() => this.fail("The connection to the server broke."), this.fed ? 1500 : 0);
+      request.send(this.body.content);
+    }
+
+    // A browser reads no answer before it has sent all, and sends what is not read yet: how a
+    // large body fares, and why it failed, is learned by watching the path, as others may.
+    async watch(headers) {
+      const url = address("progress");
+      try {
+        const answer = await fetch(url, {
+          headers: { ...headers, Accept: "text/event-stream" },
+          signal: this.watching.signal,
+        });
+        if (answer.ok) for await (const [name, data] of events(answer.body)) this.seen(name, data);
+      } catch {
+        // There is still the request itself.
+      }
+      this.fed = false;
+    }
+
+    seen(name, data) {
+      if (name === "state" && data.hasSender && /waiting|streaming/.test(data.state)) {
+        this.fed = true;
+        this.there = data.activeReceivers;
+        this.enter(data.state);
+      } else if (name === "progress" && this.fed) {
+        this.moved(data.bytes, data.speed, data.eta);
+      } else if (name === "done" && this.fed && data.state === "failed") {
+        this.fail(data.error);
+      }
+    }
+
+    handedOver(bytes) {
+      if (this.fed) return;
+      if (bytes < this.total) this.enter("streaming");
+      this.moved(bytes, null, null);
+    }
+
+    moved(bytes, speed, left) {
+      [this.bytes, this.speed, this.left] = [bytes, speed, left];
+      this.showNumbers();
+    }
+
+    readLines() {
+      const text = this.request.responseText;
+      const end = text.lastIndexOf("\n") + 1;
+      const lines = text.slice(this.read, end).split("\n").filter(Boolean);
+      this.read = end;
+      lines.forEach((line) => this.line(line));
+    }
+
+    line(line) {
+      const [, kind, words] = /^\[(\w+)\] (.*)$/.exec(line) ?? [null, "ERROR", line];
+      const [count] = /\d+/.exec(words) ?? ["0"];
+      if (kind === "ERROR") this.fail(words);
+      else if (words.startsWith("Waiting for") || words.startsWith("Still waiting")) return;
+      else if (words.startsWith("A receiver was connected")) this.arrived(this.there + 1);
+      else if (words.includes("already connected")) this.arrived(Number(count));
+      else if (words.startsWith("Streaming to")) this.enter("streaming");
+      else if (words.startsWith("Upload complete")) this.enter("confirming");
+      else if (!words.startsWith("Transfer complete")) this.note(words, Number(count));
+    }
+
+    note(words, count) {
+      if (words.startsWith("A receiver left")) return this.arrived(count);
+      $("notes").append(Object.assign(document.createElement("li"), { textContent: words }));
+    }
+
+    arrived(count) {
+      if (this.fed) return;
+      this.there = count;
+      this.showState();
+    }
+
+    answered() {
+      this.readLines();
+      if (/^\[INFO\] Transfer complete\.\n$/m.test(this.request.responseText)) this.end("done");
+      else this.fail(`The server answered ${this.request.status} and did not say how it ended.`);
+    }
+
+    enter(phase) {
+      const order = ["waiting", "streaming", "confirming", "done", "failed", "stopped"];
+      if (this.ended || order.indexOf(phase) < order.indexOf(this.phase)) return;
+      if (phase !== "waiting") this.began ??= performance.now();
+      this.phase = phase;
+      this.showState();
+      this.showNumbers();
+    }
+
+    get ended() {
+      return ["done", "failed", "stopped"].includes(this.phase);
+    }
+
+    fail(why) {
+      if (this.ended) return;
+      $("why").textContent = why;
+      this.end("failed");
+    }
+
+    stop() {
+      this.end("stopped");
+    }
+
+    end(phase) {
+      if (this.ended) return;
+      this.seconds = this.began === null ? 0 : (performance.now() - this.began) / 1000;
+      this.enter(phase);
+      this.request.abort();
+      this.watching.abort();
+      const focus = document.activeElement === $("stop");
+      $("stop").hidden = true;
+      $("again").hidden = $("other").hidden = false;
+      $("again").classList.toggle("main", phase !== "done");
+      $("other").classList.toggle("main", phase === "done");
+      if (focus) $("again").focus();
+    }
+
+    words() {
+      const many = this.wanted > 1;
+      switch (this.phase) {
+        case "waiting":
+          if (!many) return "Waiting for the receiver";
+          return this.there ? `${this.there} of ${this.wanted} receivers are here` : `Waiting for ${this.wanted} receivers`;
+        case "streaming":
+          if (!this.fed && !this.read) return "On its way, as fast as the other side takes it";
+          return many ? `Sending to ${this.wanted} receivers` : "Sending";
+        case "confirming":
+          return "All is sent; it has yet to arrive";
+        case "done":
+          return many ? "Done: all of them have all of it" : "Done: all of it has arrived";
+        case "failed":
+          return "It failed";
+        default:
+          return "Stopped";
+      }
+    }
+
+    showState() {
+      const words = this.words();
+      if ($("state").textContent !== words) $("state").textContent = words;
+      document.title = `${words} · ${home}`;
+      $("run").dataset.phase = this.phase;
+      $("why").hidden = this.phase !== "failed";
+      $("thing").textContent = this.body.name ? `${this.body.name}, ${size(this.total)}` : `Text, ${size(this.total)}`;
+    }
+
+    showNumbers() {
+      if (this.phase === "waiting") return this.numbers(null, "", "", "", "");
+      if (this.phase === "done") {
+        const measurable = this.seconds >= 0.1;
+        const speed = measurable ? `${size(this.total / this.seconds)}/s` : "";
+        return this.numbers(1, "100 %", size(this.total), speed, measurable ? `in ${time(this.seconds)}` : "in no time");
+      }
+      const part = this.phase === "confirming" ? 1 : this.total ? Math.min(1, this.bytes / this.total) : 0;
+      const over = this.ended;
+      this.numbers(
+        part,
+        `${Math.floor(100 * part)} %`,
+        `${size(Math.round(part * this.total))} of ${size(this.total)}`,
+        !over && this.speed !== null ? `${size(this.speed)}/s` : "",
+        !over && this.left !== null ? `${time(this.left)} left` : "",
+      );
+    }
+
+    numbers(part, ...texts) {
+      if (part === null) $("bar").removeAttribute("value");
+      else $("bar").value = part;
+      $("bar").hidden = part === null && this.ended;
+      ["percent", "bytes", "speed", "left"].forEach((id, i) => ($(id).textContent = texts[i]));
+    }
+  }
+
+  async function* events(stream) {
+    const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+    let rest = "";
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const blocks = (rest + value).split(/\r?\n\r?\n/);
+      rest = blocks.pop();
+      for (const block of blocks) {
+        const field = (name) => new RegExp(`^${name}: ?(.*)$`, "m").exec(block)?.[1];
+        if (field("data")) yield [field("event"), JSON.parse(field("data"))];
+      }
+    }
+  }
+
+  function send() {
+    if (!file && !$("text").value) return complain("Choose a file, or type some text.");
+    begin();
+  }
+
+  function begin() {
+    for (const id of ["form", "ways", "again", "other"]) $(id).hidden = true;
+    $("run").hidden = $("stop").hidden = false;
+    $("notes").replaceChildren();
+    running = new Transfer();
+    running.start();
+    $("stop").focus();
+  }
+
+  function back() {
+    for (const id of ["form", "ways"]) $(id).hidden = false;
+    $("run").hidden = true;
+    running = null;
+    document.title = home;
+    file = null;
+    $("file").value = $("text").value = "";
+    $("path").value = given = randomName();
+    show();
+    $("file").focus();
+  }
+
+  // Who calls what
+
+  $("form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const wrong = problem();
+    complain(...(wrong ?? [null]));
+    if (wrong) return;
+    if (way() === "receive") receive();
+    else send();
+  });
+  $("ways").addEventListener("change", () => {
+    if (way() === "receive" && $("path").value === given) $("path").value = "";
+    else if (way() === "send" && !$("path").value) $("path").value = given;
+    complain(null);
+    say("");
+    show();
+  });
+  $("form").addEventListener("input", (event) => {
+    if (event.target !== $("file")) complain(null);
+    show();
+  });
+  $("file").addEventListener("change", () => choose($("file").files));
+  $("remove").addEventListener("click", () => {
+    $("file").value = "";
+    choose([]);
+    $("file").focus();
+  });
+  $("stop").addEventListener("click", () => running.stop());
+  $("again").addEventListener("click", begin);
+  $("other").addEventListener("click", back);
+  for (const button of document.querySelectorAll("[data-copy]")) {
+    button.addEventListener("click", () => copy(button));
+  }
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    document.addEventListener(kind, (event) => {
+      event.preventDefault();
+      const open = !running && way() === "send";
+      $("drop").classList.toggle("over", open && kind === "dragover");
+      if (open && kind === "drop" && event.dataTransfer.files.length) choose(event.dataTransfer.files);
+    });
+  }
+  addEventListener("beforeunload", (event) => {
+    if (running && !running.ended) event.preventDefault();
+  });
+
+  $("path").value = given = randomName();
+  $("page").hidden = false;
+  show();
+})();
