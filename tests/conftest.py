@@ -10,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.support.browser import browser, open_page
 from tests.support.postgres import Postgres, folder, open_folder, postgres
 from tests.support.server import Server
 
@@ -17,6 +18,8 @@ from tests.support.server import Server
 hypothesis.settings.register_profile("default", deadline=None, max_examples=200)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+__all__ = ["browser", "open_page"]
 
 Serve = Callable[..., Server]
 

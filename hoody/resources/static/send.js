@@ -112,7 +112,10 @@
     $("guess").hidden = $("path").value !== given || receiving;
     $("go").textContent = receiving ? "Receive as a download" : "Send";
     $("go").hidden = receiving && bearer === "yes";
-    if ($("bearer")) $("bearer").hidden = receiving;
+    if (bearer === "yes") {
+      $("bearer").hidden = receiving;
+      $("no-bearer").hidden = !receiving;
+    }
     $("there-title").textContent = receiving ? "Or elsewhere" : "On the other side";
     $("watching").hidden = receiving;
     showAddresses();
@@ -189,7 +192,7 @@
       }
       for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
       request.upload.onprogress = (event) => this.handedOver(event.loaded);
-      request.onprogress = () => this.readLines();
+      request.onreadystatechange = () => this.readLines();
       request.onload = () => this.answered();
       // What the server says by the other way may be underway.
       request.onerror = () => setTimeout(() => this.fail("The connection to the server broke."), this.fed ? 1500 : 0);
@@ -412,8 +415,8 @@
     const wrong = problem();
     complain(...(wrong ?? [null]));
     if (wrong) return;
-    if (way() === "receive") receive();
-    else send();
+    if (way() === "send") send();
+    else if (bearer === "no") receive();
   });
   $("ways").addEventListener("change", () => {
     if (way() === "receive" && $("path").value === given) $("path").value = "";
