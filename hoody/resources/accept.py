@@ -9,7 +9,8 @@ from werkzeug.http import parse_accept_header
 
 from hoody.protocols.request import Request
 
-JSON, SSE, HTML = "application/json", "text/event-stream", "text/html"
+JSON, SSE = "application/json", "text/event-stream"
+HTML, TEXT = "text/html", "text/plain"
 
 
 def preferred(request: Request, offered: tuple[str, ...]) -> str:

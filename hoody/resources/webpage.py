@@ -10,6 +10,7 @@ from hoody.errors import CallerError, HoodyError
 from hoody.pipes import names, queries
 from hoody.protocols.request import Request
 from hoody.resources import html
+from hoody.resources.accept import HTML, TEXT, preferred
 from hoody.resources.forms import TEXT_FIELD
 from hoody.resources.urls import encoded, pipe_url, pipes_path, receiving_line
 
@@ -107,4 +108,4 @@ def _new_name() -> str:
 def wants_html(request: Request) -> bool:
     """Whether it is a browser that asks; say that others are answered otherwise."""
     request.responseHeaders.addRawHeader(b"vary", b"Accept")
-    return b"text/html" in (request.getHeader(b"accept") or b"").lower()
+    return preferred(request, (TEXT, HTML)) == HTML

@@ -38,7 +38,9 @@ class Watched:
         self.page.goto(url)
 
     def _said(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
+        # What is no page of ours but an answer as text has no icon, and is asked for one.
+        is_icon = message.location["url"].endswith("/favicon.ico")
+        if message.type in ("error", "warning") and not is_icon:
             text = f"{message.text} ({message.location['url']})"
             if self._allowed is None or not self._allowed.search(text):
                 self.complaints.append(text)

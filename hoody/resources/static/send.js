@@ -181,6 +181,7 @@
     }
 
     start() {
+      if (this.ended) return;
       const token = $("token")?.value;
       const headers = token ? { Authorization: `Bearer ${token}` } : {};
       this.watch(headers);
@@ -302,7 +303,7 @@
       if (this.ended) return;
       this.seconds = this.began === null ? 0 : (performance.now() - this.began) / 1000;
       this.enter(phase);
-      this.request.abort();
+      this.request?.abort();
       this.watching.abort();
       const focus = document.activeElement === $("stop");
       $("stop").hidden = true;
@@ -387,12 +388,15 @@
     begin();
   }
 
-  function begin() {
+  // The server has yet to notice that the last one is over, which takes a round trip or two.
+  const PAUSE = 500;
+
+  function begin(pause = 0) {
     for (const id of ["form", "ways", "again", "other"]) $(id).hidden = true;
     $("run").hidden = $("stop").hidden = false;
     $("notes").replaceChildren();
-    running = new Transfer();
-    running.start();
+    const transfer = (running = new Transfer());
+    setTimeout(() => transfer.start(), pause);
     $("stop").focus();
   }
 
@@ -436,7 +440,7 @@
     $("file").focus();
   });
   $("stop").addEventListener("click", () => running.stop());
-  $("again").addEventListener("click", begin);
+  $("again").addEventListener("click", () => begin(PAUSE));
   $("other").addEventListener("click", back);
   for (const button of document.querySelectorAll("[data-copy]")) {
     button.addEventListener("click", () => copy(button));
