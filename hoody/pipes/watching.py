@@ -9,10 +9,11 @@ look into a dictionary at each of its turns.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable
 
 from attrs import define, field
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
 from zope.interface import implementer
 
@@ -25,6 +26,8 @@ from hoody.units import rfc3339
 
 EVERY = 0.25
 """Seconds between two events while bytes flow."""
+AT_ONCE = 200
+"""Spectators that are told in one go: the reactor has other work to do."""
 LINGER = 60.0
 """Seconds that a path is measured on after the last who looked: who polls has true speeds."""
 
@@ -34,6 +37,15 @@ Encode = Callable[[str, str, Data], bytes]
 """Makes, of an id, a name and data, what is sent to everybody."""
 
 _NOTHING = Standing(State.IDLE)
+
+
+@define(eq=False)
+class Letter:
+    """An event, and who is still to be told."""
+
+    event: bytes
+    done: int
+    readers: list[ISpectator]
 
 
 @define(eq=False)
@@ -55,6 +67,7 @@ class Watch:
     path: str
     _clock: IReactorTime
     _encode: Encode
+    _post: Callable[[Letter], None]
     result: Result | None
     standing: Standing = field(default=_NOTHING, init=False)
     meter: Meter | None = field(default=None, init=False)
@@ -77,7 +90,8 @@ class Watch:
     def changed(self, source: Source) -> None:
         """Somebody came or left."""
         if self._running is not None and source is not self._running:
-            self._next = source
+            if isinstance(source, Gathered) or not isinstance(self._next, Gathered):
+                self._next = source  # who gathers is newer than what runs
         elif source.standing.state is State.IDLE and self.result is not None:
             # Who waited has left, and what was is still true.
             self._show(self.result.standing)
@@ -111,13 +125,21 @@ class Watch:
             self._running, self.former, self.meter = None, self.meter, None
             following, self._next = self._next, None
         else:
-            following, self._next = self._running, None  # the former is not over yet
+            following = self._running  # the former is not over yet
+            if self._next is running:
+                self._next = None
         if isinstance(following, Running):
             if following is not self._running:
                 self.follow(following)
             self._show(following.standing)
         elif following is not None:
             self.changed(following)
+
+    def forget(self) -> None:
+        """The result is too old to be told."""
+        self.result = None
+        if self.is_over:
+            self._show(_NOTHING)
 
     def learn(self, result: Result) -> None:
         """It comes late to light how the last transfer ended."""
@@ -151,8 +173,7 @@ class Watch:
         self.quiet_since = self._clock.seconds()
         if self.spectators:
             event = self._encode(self._next_id(self._told), name, data)
-            for spectator in tuple(self.spectators):
-                spectator.tell(event, done)
+            self._post(Letter(event, done, list(self.spectators)))
 
     def _next_id(self, told: int) -> str:
         """Later ones are larger, over restarts too; see L{seen_by}."""
@@ -296,6 +317,8 @@ class Watches:
     watched: int = field(default=0, init=False)
     spectators: int = field(default=0, init=False)
     _watches: dict[str, Watch] = field(factory=dict, init=False)
+    _letters: deque[Letter] = field(factory=deque, init=False)
+    _delivery: IDelayedCall | None = field(default=None, init=False)
     _ticks: LoopingCall = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -308,6 +331,8 @@ class Watches:
     def stop(self) -> None:
         if self._ticks.running:
             self._ticks.stop()
+        if self._delivery is not None:
+            self._delivery.cancel()
 
     def find(self, path: str) -> Watch | None:
         """The watch of a path that is being watched, or was a moment ago."""
@@ -315,8 +340,7 @@ class Watches:
         if watch is not None:
             watch.touched = self.clock.seconds()
             if watch.result is not None and not self.kept.is_fresh(watch.result, watch.touched):
-                watch.result = None
-                watch.changed(Gathered())
+                watch.forget()
         return watch
 
     def open(self, path: str, result: Result | None) -> Watch:
@@ -331,7 +355,8 @@ class Watches:
                 watch.learn(result)
             return watch
         now = self.clock.seconds()
-        watch = Watch(path, self.clock, self.encode, self.kept.get(path, now) or result)
+        last = self.kept.get(path, now) or result
+        watch = Watch(path, self.clock, self.encode, self._post, last)
         for source in self.on_path(path):
             if isinstance(source, Running) and watch.meter is None:
                 watch.follow(source)
@@ -373,6 +398,25 @@ class Watches:
             watch.touched = self.clock.seconds()
             if not watch.spectators:
                 self.watched -= 1
+
+    def _post(self, letter: Letter) -> None:
+        """Tell them now, or, where many are to be told of much, in turn."""
+        self._letters.append(letter)
+        if self._delivery is None:
+            self._deliver()
+
+    def _deliver(self) -> None:
+        self._delivery = None
+        left = AT_ONCE
+        while self._letters and left:
+            letter = self._letters[0]
+            for _ in range(min(left, len(letter.readers))):
+                letter.readers.pop().tell(letter.event, letter.done)
+                left -= 1
+            if not letter.readers:
+                self._letters.popleft()
+        if self._letters:
+            self._delivery = self.clock.callLater(0, self._deliver)
 
     def _tick(self) -> None:
         now = self.clock.seconds()

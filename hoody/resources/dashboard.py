@@ -16,7 +16,7 @@ from hoody.pipes.progress import Standing, State
 from hoody.pipes.watching import Data, Watch
 from hoody.protocols.request import Request
 from hoody.resources import html
-from hoody.resources.urls import pipe_url
+from hoody.resources.urls import encoded, pipe_url, pipes_path
 from hoody.units import duration_in_words, moment, size_in_words
 
 NONE = "\N{EN DASH}"
@@ -46,11 +46,11 @@ def show_dashboard(request: Request, watch: Watch, now: float, embed_in: str) ->
         request,
         "progress.html",
         style=("look.css", "progress.css"),
-        script=("progress.js",),
+        script=("words.js", "progress.js"),
         frame_ancestors=embed_in if embedded else "'none'",
         path=watch.path,
         watch_url=shlex.quote(f"{url}?progress"),
-        stream=f"{request.path.decode('ascii')}?progress",
+        stream=f"{pipes_path(request)}/{encoded(watch.path)}?progress",
         embedded=embedded,
         state=data["state"],
         headline=headline_of(data),

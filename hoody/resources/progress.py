@@ -142,7 +142,7 @@ class Spectator:
     # ISpectator
 
     def tell(self, event: bytes, done: int) -> None:
-        if done and done == self.seen:
+        if self._stream.over or (done and done == self.seen):
             return
         if self._is_behind or not self._stream.clear:
             self._is_behind = True
@@ -152,6 +152,8 @@ class Spectator:
         self._stream.write(event)
 
     def look(self, now: float) -> None:
+        if self._stream.over:
+            return
         if self._is_behind and self._stream.clear:
             self._catch_up()
         elif self.watch.is_quiet and now - self._quiet_since > self._face.window:

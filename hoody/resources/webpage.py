@@ -32,7 +32,7 @@ class WebPage:
         self._show(
             request,
             "send.html",
-            script=("send.js",),
+            script=("words.js", "send.js"),
             reserved=" ".join(sorted(names.RESERVED - {""})),
             longest=names.MAX_LENGTH,
         )

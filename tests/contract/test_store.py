@@ -23,6 +23,7 @@ from hoody.auth.tokens import Scope, Token, mint
 from hoody.errors import DatabaseAway, Taken
 from hoody.interfaces import IStore
 from hoody.later import sleep
+from hoody.pipes.results import Result
 from hoody.projects import Project
 from hoody.store import programs
 from hoody.store.cluster import Cluster
@@ -560,3 +561,48 @@ async def eventually(wanted: Callable[[], bool]) -> None:
     while not wanted():
         assert seconds() < late
         await sleep(reactor, 0.02)
+
+
+def result(path: str, ended: float = 1_800_000_000.123, **more: object) -> Result:
+    given: dict[str, object] = {
+        "path": path,
+        "delivered": 2**40,
+        "total": None,
+        "receivers": 3,
+        "digest": None,
+        "error": None,
+        "started": ended - 1.5,
+        "ended": ended,
+        **more,
+    }
+    return Result(**given)  # type: ignore[arg-type]
+
+
+@awaits
+async def test_of_each_path_the_newest_result_is_kept(store: IStore) -> None:
+    long = "\N{SNOWMAN}" * 1024
+    newest = result("a", 1_800_000_009.0, error="it broke off", total=2**41)
+    for batch in (
+        [result("a"), result(long, digest="sha256:ab")],
+        [newest, result("a", 1_800_000_005.0), result("b")],
+        [result("a", 1_800_000_008.0)],
+    ):
+        async with store.transaction() as transaction:
+            await transaction.results.keep(batch)
+    async with store.transaction() as transaction:
+        assert await transaction.results.find("a") == newest
+        assert await transaction.results.find(long) == result(long, digest="sha256:ab")
+        assert await transaction.results.find("c") is None
+
+
+@awaits
+async def test_results_that_are_too_old_go_a_batch_at_a_time(store: IStore) -> None:
+    async with store.transaction() as transaction:
+        await transaction.results.keep([result(str(n), 1_800_000_000.0 + n) for n in range(10)])
+    before = datetime.fromtimestamp(1_800_000_005, UTC)
+    async with store.transaction() as transaction:
+        assert await transaction.results.expire(before, 3) == 3
+        assert await transaction.results.expire(before, 3) == 2
+    async with store.transaction() as transaction:
+        left = [await transaction.results.find(str(n)) for n in range(10)]
+    assert [one is not None for one in left] == [False] * 5 + [True] * 5

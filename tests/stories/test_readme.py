@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.postgres import Postgres
 from tests.support.server import Server
+from tests.support.wire import Wire
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 BLOCKS = dict(re.findall(r"<!-- run: (\w+) -->\n```sh\n(.*?)```", README, re.DOTALL))
@@ -33,7 +34,9 @@ def start(block: str, server: Server, folder: Path, **env: str) -> subprocess.Po
 
 
 def test_every_block_to_paste_is_run_here() -> None:
-    assert set(BLOCKS) == {"sender", "receiver", "three", "form", "token", "follow"}
+    assert set(BLOCKS) == {
+        *("sender", "receiver", "three", "form", "watch", "poll", "token", "follow"),
+    }
     assert README.count("```sh") == len(BLOCKS)
 
 
@@ -83,6 +86,24 @@ def test_a_form(server: Server, tmp_path: Path) -> None:
     told, errors = process.communicate(timeout=30)
     assert (tmp_path / "inbox" / "report.txt").read_text() == "all is well\n", errors
     assert told.endswith("[INFO] Transfer complete.\n")
+
+
+def test_watching(server: Server, tmp_path: Path) -> None:
+    watching = start("watch", server, tmp_path)
+    assert watching.stdout is not None
+    assert watching.stdout.readline() == "event: state\n"
+    with Wire(server) as receiver, Wire(server) as sender:
+        receiver.get("migration")
+        sender.put("migration", "Content-Length: 5").send(b"hello")
+        sender.read_line("[INFO] Transfer complete.")
+    seen = ""
+    while "event: done" not in seen:
+        seen += watching.stdout.readline()
+    assert '"bytes":5' in watching.stdout.readline()
+    subprocess.run(["pkill", "-P", str(watching.pid)], check=False)
+    watching.wait()
+    told, _ = start("poll", server, tmp_path).communicate()
+    assert json.loads(told)["state"] == "complete"
 
 
 def test_what_happened(tmp_path: Path, cluster: Postgres) -> None:

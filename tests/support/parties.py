@@ -185,6 +185,10 @@ class Meeting:
             make_mover=Fanout.between,
         )
 
+    def patience(self, ttl: float) -> None:
+        """Let parties wait so long."""
+        self.rendezvous.patience = Patience(ttl=ttl, form=30, note=25)
+
     @property
     def clean(self) -> bool:
         """Whether nothing is left of anything."""

@@ -6,25 +6,8 @@
   const history = now.history;
   let step = now.step, noted = Date.now();
 
-  // Words: as the server says them (dashboard.py, units.py).
+  // Words: as the server says them (dashboard.py).
 
-  function size(count) {
-    if (count < 1024) return count === 1 ? "1 byte" : `${count} bytes`;
-    let amount = count, unit = -1;
-    while (amount >= 1024 && unit < 3) { amount /= 1024; unit += 1; }
-    return `${amount.toFixed(amount < 10 ? 2 : amount < 100 ? 1 : 0)} ${["KiB", "MiB", "GiB", "TiB"][unit]}`;
-  }
-  function took(seconds) {
-    if (seconds < 1) return `${(seconds * 1000).toFixed(0)} ms`;
-    if (seconds < 60) return `${seconds.toFixed(1)} s`;
-    const all = Math.round(seconds), minutes = Math.floor(all / 60);
-    return minutes < 60 ? `${minutes} min ${all % 60} s` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-  }
-  function about(seconds) {
-    if (seconds < 60) return `${seconds} s`;
-    const minutes = Math.round(seconds / 60);
-    return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
-  }
   const two = (number) => String(number).padStart(2, "0");
   function clock(seconds) {
     const minutes = Math.floor(seconds / 60);
@@ -32,7 +15,6 @@
   }
   const timeOfDay = (date) => date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
   const receivers = (count) => (count === 1 ? "1 receiver" : `${count} receivers`);
-  const speed = (mbps) => `${mbps.toFixed(1)} MB/s`;
 
   const HEADLINES = { idle: "Nobody here yet", waiting: "Waiting", complete: "Done", failed: "It broke off" };
   const TITLES = { idle: "Nobody here", waiting: "Waiting", complete: "Done", failed: "Failed" };
@@ -45,7 +27,7 @@
           ? `The sender is here; ${receivers(now.receivers - now.activeReceivers)} still to come.`
           : `${receivers(now.activeReceivers)} here; the sender is still to come.`;
       case "streaming": return `Streaming to ${receivers(now.activeReceivers)}.`;
-      case "complete": return `${size(now.bytes)} in ${took(now.duration / 1000)}.`;
+      case "complete": return `${inWords.size(now.bytes)} in ${inWords.took(now.duration / 1000)}.`;
       default: return now.error;
     }
   }
@@ -54,9 +36,9 @@
     if (now.state === "streaming") {
       const eta = now.etaSec;
       return [
-        ["bytes", "Given", size(now.bytes), now.totalBytes === null ? "" : `of ${size(now.totalBytes)}`],
-        ["speed", "Speed", speed(now.mbps), ""],
-        ["eta", "Left", eta === null ? "–" : about(eta), eta === null ? "" : `until ${timeOfDay(new Date(Date.now() + eta * 1000))}`],
+        ["bytes", "Given", inWords.size(now.bytes), now.totalBytes === null ? "" : `of ${inWords.size(now.totalBytes)}`],
+        ["speed", "Speed", inWords.speed(now.mbps * 1e6), ""],
+        ["eta", "Left", eta === null ? "–" : inWords.about(eta), eta === null ? "" : `until ${timeOfDay(new Date(Date.now() + eta * 1000))}`],
         ["receivers", "Receivers", String(now.activeReceivers), `of ${now.receivers}`],
         ["elapsed", "Elapsed", clock(now.elapsedSec), ""],
       ];
@@ -65,8 +47,8 @@
       const end = new Date(now.finishedAt);
       const part = now.totalBytes !== null && now.bytes !== now.totalBytes;
       const list = [
-        ["bytes", "Given", size(now.bytes), part ? `of ${size(now.totalBytes)}` : ""],
-        ["speed", "On average", speed(now.mbps), ""],
+        ["bytes", "Given", inWords.size(now.bytes), part ? `of ${inWords.size(now.totalBytes)}` : ""],
+        ["speed", "On average", inWords.speed(now.mbps * 1e6), ""],
         ["elapsed", "Took", clock(now.durationSec), ""],
         ["receivers", "Receivers", String(now.receivers), ""],
         ["finished", "Ended", timeOfDay(end), end.toLocaleDateString()],
@@ -128,7 +110,7 @@
       `${((100 * place) / last).toFixed(1)},${(30 - (28 * each) / top).toFixed(1)}`).join(" ");
     id("line").setAttribute("points", points);
     id("area").setAttribute("points", `0,30 ${points} 100,30`);
-    say(id("top"), `at most ${speed(top / 1e6)}`);
+    say(id("top"), `at most ${inWords.speed(top)}`);
   }
 
   function showTab() {
@@ -146,7 +128,7 @@
   function show() {
     board.dataset.state = now.state;
     say(id("headline"), now.state !== "streaming" ? HEADLINES[now.state]
-      : now.percent === null ? size(now.bytes) : `${now.percent.toFixed(1)}%`);
+      : now.percent === null ? inWords.size(now.bytes) : `${now.percent.toFixed(1)}%`);
     say(id("sentence"), sentence());
     showFigures();
     showBar();

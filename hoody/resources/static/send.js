@@ -52,22 +52,6 @@
 
   const way = () => document.querySelector("input[name=way]:checked").value;
 
-  // Sizes and times in words
-
-  function size(bytes) {
-    if (bytes < 1000) return `${bytes} byte${bytes === 1 ? "" : "s"}`;
-    const power = Math.min(5, Math.floor(Math.log10(bytes) / 3));
-    return `${(bytes / 1000 ** power).toFixed(1)} ${" kMGTP"[power]}B`;
-  }
-
-  function time(seconds) {
-    if (seconds < 10) return `${seconds.toFixed(1)} s`;
-    const whole = Math.round(seconds);
-    const two = (number) => String(number).padStart(2, "0");
-    const [hours, minutes] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60];
-    return hours ? `${hours}:${two(minutes)}:${two(whole % 60)}` : `${minutes}:${two(whole % 60)}`;
-  }
-
   // What is to be sent
 
   let file = null;
@@ -108,7 +92,7 @@
     $("drop").hidden = $("typing").hidden = file !== null;
     $("chosen").hidden = file === null;
     $("chosen-name").textContent = file?.name ?? "";
-    $("chosen-size").textContent = file ? size(file.size) : "";
+    $("chosen-size").textContent = file ? inWords.size(file.size) : "";
     $("guess").hidden = $("path").value !== given || receiving;
     $("go").textContent = receiving ? "Receive as a download" : "Send";
     $("go").hidden = receiving && bearer === "yes";
@@ -313,7 +297,7 @@
       if (focus) $("again").focus();
     }
 
-    words() {
+    phrase() {
       const many = this.wanted > 1;
       switch (this.phase) {
         case "waiting":
@@ -334,29 +318,29 @@
     }
 
     showState() {
-      const words = this.words();
+      const words = this.phrase();
       if ($("state").textContent !== words) $("state").textContent = words;
       document.title = `${words} · ${home}`;
       $("run").dataset.phase = this.phase;
       $("why").hidden = this.phase !== "failed";
-      $("thing").textContent = this.body.name ? `${this.body.name}, ${size(this.total)}` : `Text, ${size(this.total)}`;
+      $("thing").textContent = this.body.name ? `${this.body.name}, ${inWords.size(this.total)}` : `Text, ${inWords.size(this.total)}`;
     }
 
     showNumbers() {
       if (this.phase === "waiting") return this.numbers(null, "", "", "", "");
       if (this.phase === "done") {
         const measurable = this.seconds >= 0.1;
-        const speed = measurable ? `${size(this.total / this.seconds)}/s` : "";
-        return this.numbers(1, "100 %", size(this.total), speed, measurable ? `in ${time(this.seconds)}` : "in no time");
+        const speed = measurable ? inWords.speed(this.total / this.seconds) : "";
+        return this.numbers(1, "100 %", inWords.size(this.total), speed, measurable ? `in ${inWords.took(this.seconds)}` : "in no time");
       }
       const part = this.phase === "confirming" ? 1 : this.total ? Math.min(1, this.bytes / this.total) : 0;
       const over = this.ended;
       this.numbers(
         part,
         `${Math.floor(100 * part)} %`,
-        `${size(Math.round(part * this.total))} of ${size(this.total)}`,
-        !over && this.speed !== null ? `${size(this.speed)}/s` : "",
-        !over && this.left !== null ? `${time(this.left)} left` : "",
+        `${inWords.size(Math.round(part * this.total))} of ${inWords.size(this.total)}`,
+        !over && this.speed !== null ? inWords.speed(this.speed) : "",
+        !over && this.left !== null ? `${inWords.about(this.left)} left` : "",
       );
     }
 
