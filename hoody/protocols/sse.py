@@ -71,7 +71,8 @@ class EventStream:
         request.registerProducer(stream, True)
         stream._beat_later()
         request.send_head()
-        request.write(b"retry: %d\n\n" % RETRY_MILLISECONDS)
+        # Of the first event, and no block of its own: some clients take that for an event.
+        request.write(b"retry: %d\n" % RETRY_MILLISECONDS)
         return stream
 
     @property
@@ -125,7 +126,7 @@ class EventStream:
         if self._stuck >= self._patience:
             self._request.channel.transport.abortConnection()
         elif self._quiet and self.clear:
-            self._request.write(b":\n\n")
+            self._request.write(b":\n")  # no empty line, as above
         self._quiet = True
 
     def _ended(self, _: object) -> None:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("dashboard") / "data") as server:
+    # Heartbeats come sooner so; a shell's line ends with the first that nobody takes.
+    with Server(tmp_path_factory.mktemp("dashboard") / "data", "--stream-timeout=4s") as server:
         yield server
 
 
@@ -33,12 +34,19 @@ def url(server: Server, path: str, more: str = "") -> str:
 
 
 @contextmanager
-def running(server: Server, path: str, query: str = "") -> Iterator[tuple[Wire, Wire]]:
-    with Wire(server) as receiver, Wire(server) as sender:
-        receiver.get(path)
-        sender.put(path + query, "Transfer-Encoding: chunked")
-        sender.read_line("[INFO] Streaming to 1 receiver(s)...")
-        yield sender, receiver
+def running(
+    server: Server, path: str, query: str = ""
+) -> Iterator[tuple[Wire, subprocess.Popen[bytes]]]:
+    """One that runs; its receiver is curl, which reads all that comes."""
+    receiver = subprocess.Popen(["curl", "-s", "-o", "/dev/null", f"{server.pipe}/{path}"])
+    try:
+        with Wire(server) as sender:
+            sender.put(path + query, "Transfer-Encoding: chunked")
+            sender.read_line("[INFO] Streaming to 1 receiver(s)...")
+            yield sender, receiver
+    finally:
+        receiver.kill()
+        receiver.wait()
 
 
 def finish(sender: Wire) -> None:
@@ -126,7 +134,7 @@ def test_a_failure_says_why_and_how_far_it_came(
     with running(shared, name, "?size=8000") as (sender, receiver):
         sender.chunk(b"x" * 2000)
         says(page, "#headline", r"^25\.0%$")
-        receiver.reset()
+        receiver.kill()
         sender.read_all()
     is_in(page, "failed")
     says(page, "#sentence", "The receiver broke off")
@@ -157,13 +165,13 @@ def test_the_page_says_the_same_with_and_without_scripts(
         # Times go on, and dates are said as a place says them.
         plain = [
             re.sub(
-                r"[0-9:]{7}|\d\d/\d\d/\d{4}|\d{4}-\d\d-\d\d|[0-9.]+ MB/s| UTC|\d+ (s|min|h)",
-                "#",
-                " | ".join(one),
+                r"[0-9:]{7}|\d\d/\d\d/\d{4}|\d{4}-\d\d-\d\d|[0-9.]+ MB/s| UTC|\d+ (s|min|h)\b",
+                "",
+                " ".join(one),
             )
             for one in words
         ]
-        assert plain[0] == plain[1]
+        assert plain[0].split() == plain[1].split()
         refreshes = pages[1].locator("noscript meta[http-equiv=refresh]").count()
         assert refreshes == (state in ("idle", "waiting", "streaming"))
 
@@ -185,7 +193,7 @@ def stage(server: Server, path: str, state: str) -> Iterator[None]:
             if state == "complete":
                 finish(sender)
             elif state == "failed":
-                receiver.reset()
+                receiver.kill()
                 sender.read_all()
             yield
 
@@ -222,21 +230,21 @@ def test_it_does_not_give_up_as_a_browser_does_after_a_503(
     shared: Server, name: str, open_page: OpenPage
 ) -> None:
     page = open_page(url(shared, name), allowed="503")
-    answers = iter([503, 503])
+    refused: list[str] = []
 
     def refuse(route: Route) -> None:
-        status = next(answers, 200)
-        if status == 200:
-            route.continue_()
+        """Two streams, as a proxy in front of a server that is not there."""
+        if route.request.resource_type == "eventsource" and len(refused) < 2:
+            refused.append(route.request.url)
+            route.fulfill(status=503)
         else:
-            route.fulfill(status=status)
+            route.continue_()
 
     page.route(re.compile("progress"), refuse)
     page.reload()
-    if page.locator("h1").count() == 0:
-        page.reload()  # the first answer was for the page itself
     says(page, "#link", "trying to reach the server")
     says(page, "#link", "Live")
+    assert len(refused) == 2
 
 
 def test_the_embedded_page_may_be_in_a_frame_and_the_whole_one_not(
@@ -325,12 +333,12 @@ def test_the_ready_lines_work_as_they_stand(
     with running(shared, name, "?size=3000") as (sender, receiver):
         sender.chunk(b"x" * 1000)
         time.sleep(0.5)
-        receiver.reset()
+        receiver.kill()
         sender.read_all()
     message = json.loads(told.communicate(timeout=20)[0])
     assert json.loads(message["text"])["state"] == "failed"
     events, once, to_slack, to_pager = bots
-    assert json.loads(once.communicate(timeout=5)[0])["state"] in ("idle", "waiting")
+    assert json.loads(once.communicate(timeout=5)[0])["state"] != "complete"
     assert to_slack.wait(10) == 0
     assert "page somebody" in to_pager.communicate(timeout=40)[0]
     subprocess.run(["pkill", "-P", str(events.pid)], check=False)

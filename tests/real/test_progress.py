@@ -431,7 +431,7 @@ def test_a_silent_stream_has_heartbeats(serve: Callable[..., Server], name: str)
     server = serve("--stream-timeout=1s")
     with Wire(server) as sender, Spectator(server, name) as spectator:
         spectator.next()
-        spectator.wire.read_until(b":\n\n")
+        spectator.wire.read_until(b"\r\n:\n")
         sender.put(name, "Content-Length: 1")
         spectator.wire.read_until(b"event: state")
 

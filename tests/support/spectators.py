@@ -45,11 +45,10 @@ class Spectator:
     def next(self) -> Told:
         """The next event."""
         while True:
-            event = self._block().decode()
-            if event.startswith(":"):
-                self.comments += 1
-            elif "data: " in event:
-                fields = dict(line.split(": ", 1) for line in event.splitlines())
+            lines = self._block().decode().splitlines()
+            fields = dict(line.split(": ", 1) for line in lines if not line.startswith(":"))
+            self.comments += len([line for line in lines if line.startswith(":")])
+            if "data" in fields:
                 return Told(fields["id"], fields["event"], json.loads(fields["data"]))
 
     def until(self, name: str, **wanted: object) -> list[Told]:

@@ -161,7 +161,7 @@ class EventsFace:
                 async with self._store.transaction() as transaction:
                     batch = await transaction.events.after(seq, wanted, BATCH)
             except DatabaseAway:
-                stream.write(b": the database is away\n\n")
+                stream.write(b": the database is away\n")
                 await sleep(self._clock, AGAIN)
                 if self._feed.closed:
                     return
