@@ -96,10 +96,9 @@ def test_watching(server: Server, tmp_path: Path) -> None:
         receiver.get("migration")
         sender.put("migration", "Content-Length: 5").send(b"hello")
         sender.read_line("[INFO] Transfer complete.")
-    seen = ""
-    while "event: done" not in seen:
-        seen += watching.stdout.readline()
-    assert '"bytes":5' in watching.stdout.readline()
+    line = ""
+    while not ("finishedAt" in line and '"bytes":5,' in line):
+        line = watching.stdout.readline()
     subprocess.run(["pkill", "-P", str(watching.pid)], check=False)
     watching.wait()
     told, _ = start("poll", server, tmp_path).communicate()
