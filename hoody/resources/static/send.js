@@ -331,13 +331,13 @@
       if (this.phase === "done") {
         const measurable = this.seconds >= 0.1;
         const speed = measurable ? inWords.speed(this.total / this.seconds) : "";
-        return this.numbers(1, "100 %", inWords.size(this.total), speed, measurable ? `in ${inWords.took(this.seconds)}` : "in no time");
+        return this.numbers(1, "100%", inWords.size(this.total), speed, measurable ? `in ${inWords.took(this.seconds)}` : "in no time");
       }
       const part = this.phase === "confirming" ? 1 : this.total ? Math.min(1, this.bytes / this.total) : 0;
       const over = this.ended;
       this.numbers(
         part,
-        `${Math.floor(100 * part)} %`,
+        `${Math.floor(100 * part)}%`,
         `${inWords.size(Math.round(part * this.total))} of ${inWords.size(this.total)}`,
         !over && this.speed !== null ? inWords.speed(this.speed) : "",
         !over && this.left !== null ? `${inWords.about(this.left)} left` : "",
