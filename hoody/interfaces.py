@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hoody.pipes.heads import Head
     from hoody.pipes.meeting import Gathered, Report, Running
     from hoody.pipes.results import Result
+    from hoody.pipes.watching import Letter
     from hoody.projects import Project
     from hoody.protocols.request import Request
 
@@ -172,12 +173,8 @@ class IPipeObserver(Interface):
 class ISpectator(Interface):
     """Watches a path."""
 
-    def tell(event: bytes, done: int) -> None:
-        """
-        Something has happened. It may be let pass: L{look} is for making up for it.
-
-        @param done: the identity of the result that this is about; 0 if it is not.
-        """
+    def tell(letter: Letter) -> None:
+        """Something has happened. It may be let pass: L{look} is for making up for it."""
 
     def look(now: float) -> None:
         """Called now and then, whether something happens or not."""

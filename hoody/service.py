@@ -21,8 +21,10 @@ from twisted.python.components import Componentized
 from twisted.python.failure import Failure
 
 from hoody import __version__, logs
+from hoody.audit.events import Event
 from hoody.audit.feed import Feed
 from hoody.audit.journal import Journal
+from hoody.audit.results import result_of
 from hoody.audit.retention import Retention
 from hoody.audit.spool import Spool
 from hoody.audit.unfinished import Unfinished
@@ -102,7 +104,7 @@ class Hoody(Service):
         )
         self._keyring = Keyring(self.database, reactor)
         self._feed = Feed()
-        self._journal = Journal(self.database, reactor, Spool(self._data_dir.journal))
+        self._journal = Journal(self.database, reactor, Spool(self._data_dir.journal), self._learn)
         self._retention = Retention(
             self.database,
             reactor,
@@ -304,6 +306,12 @@ class Hoody(Service):
                 f"The root token, shown this once and kept in {self._data_dir.root_token}:"
                 f" {secret}"
             )
+
+    def _learn(self, event: Event) -> None:
+        """What an earlier process could not write is true all the same."""
+        result = result_of(event)
+        if result is not None:
+            self._watches.kept.add(result)
 
     def _refused(self, refusal: SchemaRefused) -> None:
         if self._ports:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 import unicodedata
 from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
 
+MOST_BYTES = 2**63 - 1
+"""More than that neither files nor databases count."""
 _DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)?")
 _SECONDS = {"ms": 0.001, "s": 1, None: 1, "m": 60, "h": 3600, "d": 86400}
 _SIZE = re.compile(r"([0-9]{1,18})(\.[0-9]{1,9})?(?:([KMGTPE])(iB|B)?)?", re.IGNORECASE)
@@ -31,7 +35,10 @@ def size(text: str) -> int:
     whole, fraction, letter, ending = match.groups()
     base = 1000 if ending and ending.upper() == "B" else 1024
     unit = base ** ("KMGTPE".index(letter.upper()) + 1) if letter else 1
-    return int(whole) * unit + int(float(fraction or 0) * unit)
+    count = int(whole) * unit + int(float(fraction or 0) * unit)
+    if count > MOST_BYTES:
+        raise ValueError("give less than 8E, the most that a file can have")
+    return count
 
 
 def size_in_words(count: int) -> str:
@@ -43,16 +50,21 @@ def size_in_words(count: int) -> str:
         amount /= 1024
     if unit == "bytes":
         return "1 byte" if count == 1 else f"{count} bytes"
-    return f"{amount:.{2 if amount < 10 else 1 if amount < 100 else 0}f} {unit}"
+    return f"{_fixed(amount, 2 if amount < 10 else 1 if amount < 100 else 0)} {unit}"
+
+
+def _fixed(amount: float, digits: int) -> str:
+    """As JavaScript's toFixed has it, so that pages say the same with scripts and without."""
+    return str(Decimal(amount).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP))
 
 
 def duration_in_words(seconds: float) -> str:
     """How long something took or takes, for eyes."""
     if seconds < 1:
-        return f"{seconds * 1000:.0f} ms"
+        return f"{_fixed(seconds * 1000, 0)} ms"
     if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+        return f"{_fixed(seconds, 1)} s"
+    minutes, rest = divmod(math.floor(seconds + 0.5), 60)
     if minutes < 60:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 from attrs import define, evolve, field
@@ -33,7 +34,7 @@ SEGMENT_BYTES = 4 * 1024 * 1024
 """How much is read back at a time."""
 MOST_HELD = 10_000
 """Events that are held in memory while they cannot be put down."""
-BATCH = 500
+BATCH = 250
 
 _log = Logger(namespace="hoody.audit")
 
@@ -41,6 +42,7 @@ _log = Logger(namespace="hoody.audit")
 @define(eq=False)
 class Journal:
     """
+    @ivar left_over: told, at the start, of what an earlier process could not write.
     @ivar waiting: how many have not been written yet.
     @ivar lost: how many there was no room for.
     """
@@ -48,6 +50,7 @@ class Journal:
     _store: IStore
     _clock: IReactorTime
     _spool: Spool
+    left_over: Callable[[Event], None]
     waiting: int = field(default=0, init=False)
     lost: int = field(default=0, init=False)
     _segments: deque[str] = field(factory=deque, init=False)
@@ -62,8 +65,16 @@ class Journal:
 
     def start(self) -> None:
         """Go on where an earlier process was stopped."""
-        self._segments.extend(self._spool.left_over())
-        self.waiting += sum(len(read(segment)) for segment in self._segments)
+        for segment in self._spool.left_over():
+            try:
+                lines = read(segment)
+            except OSError as error:
+                _log.error("{segment} stays unread: {error}", segment=segment, error=error)
+                continue
+            self._segments.append(segment)
+            self.waiting += len(lines)
+            for event in filter(None, map(_event, lines)):
+                self.left_over(event)
         self._call.start(EVERY, now=False)
 
     def add(self, event: Event) -> None:
@@ -142,24 +153,31 @@ class Journal:
                 await self._record_each(batch)
         self.waiting -= len(lines)
 
-    async def _record(self, events: list[Event]) -> None:
+    async def _record(self, events: list[Event], with_results: bool = True) -> None:
         async with self._store.transaction(patience=5) as transaction:
             for event in events:
                 transaction.record(event)
-            results = [result for event in events if (result := result_of(event))]
-            if results:
-                await transaction.results.keep(results)
+            if with_results:
+                results = [result for event in events if (result := result_of(event))]
+                if results:
+                    await transaction.results.keep(results)
 
     async def _record_each(self, events: list[Event]) -> None:
         """One of them is not to the database's liking; the others shall not wait for it."""
         for event in events:
-            try:
-                await self._record([event])
-            except DatabaseAway:
-                raise
-            except Exception:
+            if not (await self._tried(event, True) or await self._tried(event, False)):
                 self.lost += 1
-                _log.failure("an event could not be written, and is given up")
+
+    async def _tried(self, event: Event, with_result: bool) -> bool:
+        try:
+            await self._record([event], with_result)
+        except DatabaseAway:
+            raise
+        except Exception:
+            what = "an event with its result" if with_result else "an event"
+            _log.failure("{what} could not be written, and is given up", what=what)
+            return False
+        return True
 
 
 def _event(line: bytes) -> Event | None:

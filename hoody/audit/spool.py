@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from pathlib import Path
 
 from attrs import define, field
 
 SUFFIX = ".jsonl"
+_NAME = re.compile(r"[0-9]{12}\.jsonl")
 
 
 @define(eq=False)
@@ -33,7 +35,9 @@ class Spool:
 
     def left_over(self) -> list[str]:
         """The segments that an earlier process has left, oldest first; to be called once."""
-        found = sorted(Path(self.folder).glob(f"*{SUFFIX}"))
+        found = sorted(
+            path for path in Path(self.folder).glob(f"*{SUFFIX}") if _NAME.fullmatch(path.name)
+        )
         if found:
             self._number = int(found[-1].stem)
         self.size = sum(path.stat().st_size for path in found)
@@ -69,8 +73,9 @@ class Spool:
 
     def remove(self, segment: str) -> None:
         with contextlib.suppress(FileNotFoundError):
-            self.size -= os.path.getsize(segment)
+            size = os.path.getsize(segment)
             os.unlink(segment)
+            self.size -= size
 
     def _segment(self, number: int) -> str:
         return os.path.join(self.folder, f"{number:012}{SUFFIX}")

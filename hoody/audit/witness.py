@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from attrs import frozen
 from twisted.logger import Logger
@@ -15,7 +16,7 @@ from hoody.audit.unfinished import Entry
 from hoody.interfaces import IPipeObserver
 from hoody.metrics import Metrics
 from hoody.pipes.meeting import Gathered, Report, Running
-from hoody.pipes.watching import Watches
+from hoody.pipes.watching import Watches, result_of
 from hoody.units import moment
 
 ACTOR = "request"
@@ -31,10 +32,17 @@ class Witness:
     _watches: Watches
 
     def changed(self, path: str, source: Gathered | Running) -> None:
-        self._watches.changed(path, source)
+        self._show(self._watches.changed, path, source)
 
     def started(self, path: str, running: Running) -> None:
-        self._watches.started(path, running)
+        self._show(self._watches.started, path, running)
+
+    def _show(self, tell: Callable[..., None], *what: object) -> None:
+        """Spectators are never in the way of a transfer, whatever is wrong with them."""
+        try:
+            tell(*what)
+        except Exception:
+            _log.failure("spectators could not be told")
 
     def was_killed(self, entry: Entry) -> None:
         """
@@ -42,6 +50,7 @@ class Witness:
         that was told, under the same key, and stands.
         """
         self._journal.add(event_of(entry.report))
+        self._watches.kept.presume(result_of(entry.report))
 
     def ended(self, report: Report, running: Running) -> None:
         _say(report)
@@ -49,7 +58,7 @@ class Witness:
             failed=report.error is not None, delivered=report.delivered, spliced=report.spliced
         )
         self._journal.add(event_of(report))
-        self._watches.ended(report, running)
+        self._show(self._watches.ended, report, running)
 
 
 def _say(report: Report) -> None:

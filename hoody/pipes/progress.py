@@ -10,6 +10,8 @@ from attrs import define, field, frozen
 
 WINDOW = 5.0
 """Seconds over which the speed is taken."""
+LONGEST = 400 * 86400.0
+"""Seconds over which nothing is foretold."""
 HISTORY = 120
 """How many speeds are kept for a plot, at most."""
 _STEADY_LEAST, _STEADY_MOST = 2.0, 30.0
@@ -102,6 +104,8 @@ class Meter:
 
     def _smooth(self, now: float, previous: float) -> None:
         speed = self._speed(now)
+        if not speed:
+            return  # how long it stands still says nothing of how it goes on
         if not self._steady:
             self._steady = speed  # nothing was known of it before
         seconds = min(max((now - self.started) / 4, _STEADY_LEAST), _STEADY_MOST)
@@ -136,6 +140,7 @@ class Meter:
         eta = None
         if self.total is not None and speed > 0:
             eta = max(self.total - delivered, 0) / self._steady
+            eta = eta if eta < LONGEST else None
         return Figures(
             delivered=delivered,
             total=self.total,

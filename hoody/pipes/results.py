@@ -53,6 +53,7 @@ class Kept:
 
     seconds: float
     _results: OrderedDict[str, Result] = field(factory=OrderedDict, init=False)
+    _presumed: dict[str, Result] = field(factory=dict, init=False)
 
     def add(self, result: Result) -> None:
         self._results.pop(result.path, None)
@@ -69,3 +70,12 @@ class Kept:
 
     def forget(self, path: str) -> None:
         self._results.pop(path, None)
+        self._presumed.pop(path, None)
+
+    def presume(self, result: Result) -> None:
+        """This is how it ended, unless a later one is known elsewhere."""
+        self._presumed[result.path] = result
+
+    def presumed(self, path: str) -> Result | None:
+        """What was L{presume}d."""
+        return self._presumed.get(path)

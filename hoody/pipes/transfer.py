@@ -157,6 +157,7 @@ def _accept_sender(transfer: Transfer, core: Core, gathered: Gathered) -> None:
             core.caps.check_run()
         except TooMany as error:
             gathered.forget(core, sender)
+            core.observer.changed(core.path, gathered)
             sender.fail(error)
             return
     sender.accept()

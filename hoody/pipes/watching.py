@@ -15,6 +15,7 @@ from collections.abc import Callable
 from attrs import define, field
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 from zope.interface import implementer
 
 from hoody.errors import TooMany
@@ -27,7 +28,7 @@ from hoody.units import rfc3339
 EVERY = 0.25
 """Seconds between two events while bytes flow."""
 AT_ONCE = 200
-"""Spectators that are told in one go: the reactor has other work to do."""
+"""Spectators that are told in one turn of the reactor, which has other work to do."""
 LINGER = 60.0
 """Seconds that a path is measured on after the last who looked: who polls has true speeds."""
 
@@ -37,15 +38,38 @@ Encode = Callable[[str, str, Data], bytes]
 """Makes, of an id, a name and data, what is sent to everybody."""
 
 _NOTHING = Standing(State.IDLE)
+_log = Logger(namespace="hoody")
 
 
 @define(eq=False)
 class Letter:
-    """An event, and who is still to be told."""
+    """
+    An event, and who is still to be told.
 
-    event: bytes
+    @ivar number: later ones are larger, of one path, and over restarts too.
+    @ivar done: the identity of the result that it tells of; 0 if it does not.
+    @ivar is_again: whether it is for those alone who have not been told of that yet.
+    """
+
+    number: int
+    name: str
+    data: Data
     done: int
     readers: list[ISpectator]
+    _encode: Encode
+    is_again: bool = False
+    _made: dict[int, bytes] = field(factory=dict, init=False)
+
+    def is_news(self, seen: int) -> bool:
+        """Whether somebody who was told last of that result is to be told of this."""
+        return not (self.is_again and self.done == seen)
+
+    def event(self, seen: int) -> bytes:
+        """As it is sent to all who have been told of this result; see L{seen_by}."""
+        told = self.done or seen
+        if told not in self._made:
+            self._made[told] = self._encode(f"{self.number}-{told}", self.name, self.data)
+        return self._made[told]
 
 
 @define(eq=False)
@@ -62,6 +86,7 @@ class Watch:
     @ivar former: of the one before, if that was watched.
     @ivar touched: when somebody looked last.
     @ivar quiet_since: since when nothing has happened.
+    @ivar number: of the last event.
     """
 
     path: str
@@ -76,9 +101,8 @@ class Watch:
     quiet_since: float = field(default=0.0, init=False)
     spectators: set[ISpectator] = field(factory=set, init=False)
     _running: Running | None = field(default=None, init=False)
-    _next: Source | None = field(default=None, init=False)
-    _number: int = field(default=0, init=False)
-    _told: int = field(default=0, init=False)
+    _follower: Source | None = field(default=None, init=False)
+    number: int = field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.touched = self.quiet_since = self._clock.seconds()
@@ -90,19 +114,19 @@ class Watch:
     def changed(self, source: Source) -> None:
         """Somebody came or left."""
         if self._running is not None and source is not self._running:
-            if isinstance(source, Gathered) or not isinstance(self._next, Gathered):
-                self._next = source  # who gathers is newer than what runs
+            if isinstance(source, Gathered) or not isinstance(self._follower, Gathered):
+                self._follower = source  # who gathers is newer than what runs
         elif source.standing.state is State.IDLE and self.result is not None:
             # Who waited has left, and what was is still true.
             self._show(self.result.standing)
-            self._tell_done()
+            self._tell_done(again=True)
         else:
             self._show(source.standing)
 
     def started(self, running: Running) -> None:
         """Bytes begin to flow."""
         if self._running is not None:
-            self._next = running
+            self._follower = running
         else:
             self.follow(running)
             self._show(running.standing)
@@ -123,11 +147,11 @@ class Watch:
         self._tell_done()
         if running is self._running:
             self._running, self.former, self.meter = None, self.meter, None
-            following, self._next = self._next, None
+            following, self._follower = self._follower, None
         else:
             following = self._running  # the former is not over yet
-            if self._next is running:
-                self._next = None
+            if self._follower is running:
+                self._follower = None
         if isinstance(following, Running):
             if following is not self._running:
                 self.follow(following)
@@ -145,7 +169,7 @@ class Watch:
         """It comes late to light how the last transfer ended."""
         self.result = result
         self._show(result.standing)
-        self._tell_done()
+        self._tell_done(again=True)
 
     def measure(self) -> None:
         """Take a count, of what runs."""
@@ -159,26 +183,28 @@ class Watch:
             if self.spectators:
                 self._tell("progress", self._progress())
 
-    def _tell_done(self) -> None:
+    def _tell_done(self, again: bool = False) -> None:
         assert self.result is not None
-        self._told = self.result.identity
-        self._tell("done", self._done(), done=self._told)
+        self._tell("done", self._done(), done=self.result.identity, again=again)
 
     def _show(self, standing: Standing) -> None:
         if standing != self.standing:
             self.standing = standing
             self._tell("state", self._state())
 
-    def _tell(self, name: str, data: Data, done: int = 0) -> None:
+    def _tell(self, name: str, data: Data, done: int = 0, again: bool = False) -> None:
         self.quiet_since = self._clock.seconds()
         if self.spectators:
-            event = self._encode(self._next_id(self._told), name, data)
-            self._post(Letter(event, done, list(self.spectators)))
+            readers = list(self.spectators)
+            self._post(Letter(self._next(), name, data, done, readers, self._encode, again))
 
-    def _next_id(self, told: int) -> str:
-        """Later ones are larger, over restarts too; see L{seen_by}."""
-        self._number = max(self._number + 1, round(self._clock.seconds() * 1000))
-        return f"{self._number}-{told}"
+    def _next(self) -> int:
+        """
+        The number of an event. It has a moment in it, so that it is larger than all that
+        an earlier process gave.
+        """
+        self.number = max(self.number + 1, round(self._clock.seconds() * 1000))
+        return self.number
 
     # For whoever comes
 
@@ -197,15 +223,16 @@ class Watch:
         All that is true now, as events.
 
         @param seen: the identity of the result that has been told already.
-        @return: and that of the result that has been now.
+        @return: and that of the result that has been now. What is posted from now on has a
+            number over L{number}.
         """
-        events = [self._encode(self._next_id(seen), "state", self._state())]
+        parts = [("state", self._state(), 0)]
         if self.meter is not None:
-            events.append(self._encode(self._next_id(seen), "progress", self._progress()))
+            parts.append(("progress", self._progress(), 0))
         if self.is_over and self.result is not None and self.result.identity != seen:
-            seen = self.result.identity
-            events.append(self._encode(self._next_id(seen), "done", self._done()))
-        return events, seen
+            parts.append(("done", self._done(), self.result.identity))
+        letters = [Letter(self._next(), *part, [], self._encode) for part in parts]
+        return [letter.event(seen) for letter in letters], letters[-1].done or seen
 
     def flat(self) -> Data:
         """All that is true now, as one object: C{None} for what is not known, or not yet."""
@@ -306,6 +333,7 @@ class Watches:
     @ivar kept: results, for those who come late.
     @ivar max_spectators: how many may watch one path.
     @ivar max_paths: how many paths may be watched.
+    @ivar at_once: how many spectators are told in one turn of the reactor.
     """
 
     clock: IReactorTime
@@ -314,14 +342,17 @@ class Watches:
     kept: Kept
     max_spectators: int
     max_paths: int
+    at_once: int = AT_ONCE
     watched: int = field(default=0, init=False)
     spectators: int = field(default=0, init=False)
     _watches: dict[str, Watch] = field(factory=dict, init=False)
     _letters: deque[Letter] = field(factory=deque, init=False)
-    _delivery: IDelayedCall | None = field(default=None, init=False)
+    _budget: int = field(init=False)
+    _turn: IDelayedCall | None = field(default=None, init=False)
     _ticks: LoopingCall = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._budget = self.at_once
         self._ticks = LoopingCall(self._tick)
         self._ticks.clock = self.clock
 
@@ -331,8 +362,8 @@ class Watches:
     def stop(self) -> None:
         if self._ticks.running:
             self._ticks.stop()
-        if self._delivery is not None:
-            self._delivery.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
 
     def find(self, path: str) -> Watch | None:
         """The watch of a path that is being watched, or was a moment ago."""
@@ -400,32 +431,40 @@ class Watches:
                 self.watched -= 1
 
     def _post(self, letter: Letter) -> None:
-        """Tell them now, or, where many are to be told of much, in turn."""
+        """Tell them now, or, where many are to be told in one turn of the reactor, later."""
         self._letters.append(letter)
-        if self._delivery is None:
-            self._deliver()
+        self._deliver()
 
     def _deliver(self) -> None:
-        self._delivery = None
-        left = AT_ONCE
-        while self._letters and left:
+        while self._letters and self._budget:
             letter = self._letters[0]
-            for _ in range(min(left, len(letter.readers))):
-                letter.readers.pop().tell(letter.event, letter.done)
-                left -= 1
+            for _ in range(min(self._budget, len(letter.readers))):
+                letter.readers.pop().tell(letter)
+                self._budget -= 1
             if not letter.readers:
                 self._letters.popleft()
+        if self._turn is None:
+            self._turn = self.clock.callLater(0, self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._turn, self._budget = None, self.at_once
         if self._letters:
-            self._delivery = self.clock.callLater(0, self._deliver)
+            self._deliver()
 
     def _tick(self) -> None:
         now = self.clock.seconds()
         for watch in tuple(self._watches.values()):
-            watch.tick()
-            for spectator in tuple(watch.spectators):
-                spectator.look(now)
-            if not watch.spectators and now - watch.touched > LINGER:
-                del self._watches[watch.path]
+            try:
+                self._see_to(watch, now)
+            except Exception:
+                _log.failure("watching {path!r} failed", path=watch.path)
+
+    def _see_to(self, watch: Watch, now: float) -> None:
+        watch.tick()
+        for spectator in tuple(watch.spectators):
+            spectator.look(now)
+        if not watch.spectators and now - watch.touched > LINGER:
+            del self._watches[watch.path]
 
     # IPipeObserver
 

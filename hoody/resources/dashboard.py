@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import json
 import shlex
+from urllib.parse import quote
 
 from attrs import frozen
 
+from hoody.pipes import queries
 from hoody.pipes.progress import Standing, State
 from hoody.pipes.watching import Data, Watch
 from hoody.protocols.request import Request
@@ -35,8 +37,14 @@ class Fact:
     more: str = ""
 
 
-def show_dashboard(request: Request, watch: Watch, now: float, embed_in: str) -> None:
-    """Answer with the page."""
+def show_dashboard(
+    request: Request, watch: Watch, now: float, *, embed_in: str, bearer: bool
+) -> None:
+    """
+    Answer with the page.
+
+    @param bearer: whether whoever watches needs a token.
+    """
     embedded = b"embed=1" in request.query.split(b"&")
     data = watch.flat()
     url = pipe_url(request, watch.path)
@@ -49,8 +57,9 @@ def show_dashboard(request: Request, watch: Watch, now: float, embed_in: str) ->
         script=("words.js", "progress.js"),
         frame_ancestors=embed_in if embedded else "'none'",
         path=watch.path,
+        curl='curl -H "Authorization: Bearer $TOKEN"' if bearer else "curl",
         watch_url=shlex.quote(f"{url}?progress"),
-        stream=f"{pipes_path(request)}/{encoded(watch.path)}?progress",
+        stream=f"{pipes_path(request)}/{encoded(watch.path)}?progress{_capability(request)}",
         embedded=embedded,
         state=data["state"],
         headline=headline_of(data),
@@ -202,8 +211,14 @@ def _about(seconds: int) -> str:
     """A time that is left, no finer than it is known."""
     if seconds < 60:
         return f"{seconds} s"
-    minutes = round(seconds / 60)
+    minutes = (seconds + 30) // 60
     return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _capability(request: Request) -> str:
+    """That by which the page was opened opens its stream, too."""
+    given = queries.parse(request.query).get("cap")
+    return f"&cap={quote(given[0], safe='')}" if given else ""
 
 
 def _state(data: Data) -> State:

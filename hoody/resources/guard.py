@@ -238,6 +238,8 @@ def _is_same_origin(request: Request) -> bool:
 def _without_token(request: Request) -> str:
     query = parse_qsl(request.query.decode("ascii", "replace"), keep_blank_values=True)
     rest = urlencode([(name, value) for name, value in query if name != "token"])
-    # Of one slash: two would name another host.
-    path = "/" + request.path.decode("ascii", "replace").lstrip("/")
+    # Of one slash: two would name another host. To us one that is encoded is the same.
+    given = request.path.decode("ascii", "replace")
+    rest_of_path = given.lstrip("/")
+    path = "/" + "%2F" * (len(given) - len(rest_of_path) - 1) + rest_of_path
     return f"{path}?{rest}" if rest else path

@@ -19,6 +19,7 @@ from hoody.resources import cors
 from hoody.resources.forms import FormSender
 from hoody.resources.guard import Guard
 from hoody.resources.parties import Receiver, Sender
+from hoody.units import MOST_BYTES
 
 
 @define(kw_only=True)
@@ -72,6 +73,8 @@ class PipeFace:
 
     def _send(self, request: Request, name: str) -> IIntake:
         query = queries.read_send(queries.parse(request.query))
+        if request.length is not None and request.length > MOST_BYTES:
+            raise CallerError("Content-Length is over 8 EiB; send less, or in chunks.")
         head = read_head(
             request.requestHeaders,
             length=request.length,

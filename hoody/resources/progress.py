@@ -8,12 +8,13 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from hoody.auth.principal import Principal
 from hoody.auth.tokens import Scope
 from hoody.errors import DatabaseAway
 from hoody.interfaces import ISpectator, IStore
 from hoody.pipes.progress import State
 from hoody.pipes.results import Result
-from hoody.pipes.watching import Data, Watch, Watches, seen_by
+from hoody.pipes.watching import Data, Letter, Watch, Watches, seen_by
 from hoody.protocols import sse
 from hoody.protocols.request import Request
 from hoody.protocols.sse import EventStream
@@ -52,9 +53,10 @@ class ProgressFace:
         request.setHeader(b"vary", b"Accept, Origin")
         request.setHeader(b"cache-control", b"no-store")
         request.setHeader(b"referrer-policy", b"no-referrer")
+        principal = None
         if self.guard is not None:
             try:
-                await self.guard.admit(request, Scope.PIPE, page=True)
+                principal = await self.guard.admit(request, Scope.PIPE, page=True)
             except GoTo as elsewhere:
                 return go_to(request, elsewhere)
         watch = await self._watch(path)
@@ -62,11 +64,17 @@ class ProgressFace:
             return None
         kind = preferred(request, _OFFERED)
         if kind == SSE:
-            await self._stream(request, watch)
+            await self._stream(request, watch, principal)
             return None
         watch.measure()
         if kind == HTML:
-            show_dashboard(request, watch, self._clock.seconds(), self.embed_in)
+            show_dashboard(
+                request,
+                watch,
+                self._clock.seconds(),
+                embed_in=self.embed_in,
+                bearer=self.guard is not None,
+            )
             return None
         body = failures.as_json(watch.flat())
         request.setHeader(b"content-type", b"application/json")
@@ -85,14 +93,18 @@ class ProgressFace:
             async with self._store.transaction() as transaction:
                 found: Result | None = await transaction.results.find(path)
         except DatabaseAway:
-            return None  # what is newest is in memory
-        if found is None or not self._watches.kept.is_fresh(found, self._clock.seconds()):
+            found = None  # what is newest is in memory
+        kept = self._watches.kept
+        presumed = kept.presumed(path)
+        if presumed is not None and (found is None or found.ended < presumed.ended):
+            found = presumed
+        if found is None or not kept.is_fresh(found, self._clock.seconds()):
             return None
         return found
 
-    async def _stream(self, request: Request, watch: Watch) -> None:
+    async def _stream(self, request: Request, watch: Watch, who: Principal | None) -> None:
         last = (request.getHeader(b"last-event-id") or b"").decode("latin-1")
-        spectator = Spectator(self, watch, request, seen_by(last))
+        spectator = Spectator(self, watch, request, who, seen_by(last))
         self._watches.join(watch, spectator)
         self._spectators.add(spectator)
         try:
@@ -100,6 +112,12 @@ class ProgressFace:
         finally:
             self._watches.leave(watch, spectator)
             self._spectators.discard(spectator)
+
+    def still_admits(self, principal: Principal | None) -> bool:
+        """Whether who was let in would be let in now."""
+        if self.guard is None or principal is None:
+            return True
+        return self.guard.still_admits(principal)
 
     def close(self) -> None:
         """Let all go; they will come back, to whoever is here then."""
@@ -119,9 +137,11 @@ class Spectator:
     _face: ProgressFace
     watch: Watch
     _request: Request
+    _principal: Principal | None
     seen: int
     _stream: EventStream = field(init=False)
     _is_behind: bool = field(default=False, init=False)
+    _number: int = field(default=0, init=False)
     _since: float = field(default=0.0, init=False)
 
     async def stay(self) -> None:
@@ -136,25 +156,28 @@ class Spectator:
 
     def _catch_up(self) -> None:
         events, self.seen = self.watch.present(self.seen)
-        self._is_behind = False
+        self._is_behind, self._number = False, self.watch.number
         self._stream.write(b"".join(events))
 
     # ISpectator
 
-    def tell(self, event: bytes, done: int) -> None:
-        if self._stream.over or (done and done == self.seen):
+    def tell(self, letter: Letter) -> None:
+        if self._stream.over or letter.number <= self._number:
+            return  # what it was told when it caught up is newer
+        if not letter.is_news(self.seen):
             return
         if self._is_behind or not self._stream.clear:
             self._is_behind = True
             return
-        if done:
-            self.seen = done
-        self._stream.write(event)
+        self._stream.write(letter.event(self.seen))
+        self.seen = letter.done or self.seen
 
     def look(self, now: float) -> None:
         if self._stream.over:
             return
-        if self._is_behind and self._stream.clear:
+        if not self._face.still_admits(self._principal):
+            self.close()
+        elif self._is_behind and self._stream.clear:
             self._catch_up()
         elif self.watch.is_quiet and now - self._quiet_since > self._face.window:
             self.close()

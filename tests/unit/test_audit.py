@@ -41,6 +41,7 @@ def event(event_type: str = "pipe.completed", **more: object) -> Event:
 class Audit:
     def __init__(self, folder: Path) -> None:
         self.store, self.clock, self.folder = MemoryStore(), Clock(), folder
+        self.found: list[Event] = []
         self.clock.advance(NOW.timestamp())
         self.begin()
 
@@ -48,7 +49,7 @@ class Audit:
         """As a process that finds what an earlier one has left, which was killed."""
         for call in self.clock.getDelayedCalls():
             call.cancel()
-        self.journal = Journal(self.store, self.clock, Spool(str(self.folder)))
+        self.journal = Journal(self.store, self.clock, Spool(str(self.folder)), self.found.append)
         self.journal.start()
 
     def only_segment(self) -> Path:
@@ -110,10 +111,13 @@ async def test_whoever_comes_after_a_kill_writes_what_was_left_and_all_of_it_onc
         audit.journal.add(event(resource_id=str(number)))
     left = audit.only_segment()
     lines = left.read_bytes()
+    (audit.folder / "somebody-elses.jsonl").write_text("not ours\n")
     audit.begin()
+    assert [one.resource_id for one in audit.found] == ["0", "1", "2"]
     audit.store.away = None
     await audit.written()
     assert await audit.told() == ["0", "1", "2"]
+    (audit.folder / "somebody-elses.jsonl").unlink()
     # Killed again, between the commit and the removal, and while it wrote a line.
     left.write_bytes(lines + b'{"ts": "20')
     audit.begin()
@@ -165,6 +169,17 @@ async def test_on_a_full_disk_events_are_held_and_written_all_the_same(small_dis
     audit.store.away = None
     await audit.written()
     assert sorted(await audit.told(), key=int) == [str(number) for number in range(100)]
+
+
+@pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
+async def test_an_event_is_written_even_if_its_result_cannot_be(audit: Audit) -> None:
+    """The store in memory takes any number; a result that it cannot sort stands for others."""
+    odd = {"bytes": 1, "receivers": 1, "digest": None, "error": None}
+    audit.journal.add(event(resource_id="a", data=odd))
+    audit.journal.add(event(resource_id="b", data={"bytes": 1}))
+    audit.journal.add(event(resource_id="c", data=odd))
+    await audit.written()
+    assert await audit.told() == ["a", "b", "c"]
 
 
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
@@ -232,6 +247,7 @@ def test_durations_are_said_as_people_do(seconds: float, said: str) -> None:
     ("count", "said"),
     [
         (5, "5 bytes"),
+        (1152, "1.13 KiB"),
         (1536, "1.50 KiB"),
         (1, "1 byte"),
         (1010 * 1024**2, "1010 MiB"),

@@ -19,7 +19,16 @@ from hoody.pipes.heads import Head
 from hoody.pipes.meeting import Report, Running
 from hoody.pipes.progress import HISTORY, Meter, percent_of
 from hoody.pipes.results import Kept, Result
-from hoody.pipes.watching import LINGER, Data, Source, Watch, Watches, seen_by
+from hoody.pipes.watching import (
+    EVERY,
+    LINGER,
+    Data,
+    Letter,
+    Source,
+    Watch,
+    Watches,
+    seen_by,
+)
 from tests.support.parties import FakeReceiver, FakeSender, Meeting
 
 # Figures
@@ -73,6 +82,19 @@ def test_the_time_that_is_left_does_not_jump_about() -> None:
     assert etas[-1] == pytest.approx(left, rel=0.3)
 
 
+def test_a_stall_does_not_make_it_seem_endless() -> None:
+    meter = metered(*steadily(100, 60), total=100_000)
+    for n in range(1, 1201):
+        meter.sample(60 + n * 0.25, 6000)
+    for n in range(1, 21):
+        meter.sample(360 + n * 0.25, 6000 + 25 * n)
+    assert meter.figures().eta == pytest.approx(940, rel=0.3)
+
+
+def test_nothing_is_foretold_of_another_age() -> None:
+    assert metered((0, 0), (1, 1), total=2**62).figures().eta is None
+
+
 def test_a_steady_transfers_end_is_foretold_from_the_first_seconds_on() -> None:
     meter = Meter(0, 10_000)
     for now, delivered in steadily(100, 90):
@@ -123,9 +145,15 @@ def test_a_hundred_percent_is_said_of_what_is_whole(
 @define(eq=False)
 class FakeSpectator:
     told: list[tuple[str, Data]] = field(factory=list)
+    ids: list[str] = field(factory=list)
+    seen: int = 0
 
-    def tell(self, event: bytes, done: int) -> None:
-        self.told.append(_events[event])
+    def tell(self, letter: Letter) -> None:
+        if letter.is_news(self.seen):
+            event = letter.event(self.seen)
+            self.ids.append(event.decode().partition(" ")[2])
+            self.told.append(_events[event])
+            self.seen = letter.done or self.seen
 
     def look(self, now: float) -> None:
         """It is never behind."""
@@ -164,7 +192,7 @@ class Ends:
 class Theatre:
     """A meeting that is watched."""
 
-    def __init__(self, max_spectators: int = 50, max_paths: int = 500) -> None:
+    def __init__(self, at_once: int = 200) -> None:
         self.meeting = Meeting()
         self.clock: Clock = self.meeting.clock
         self.clock.advance(1_800_000_000)
@@ -173,8 +201,9 @@ class Theatre:
             encode=encode,
             on_path=lambda path: self.meeting.rendezvous.on_path(path),
             kept=Kept(7 * 86400),
-            max_spectators=max_spectators,
-            max_paths=max_paths,
+            max_spectators=50,
+            max_paths=500,
+            at_once=at_once,
         )
         self.meeting.rendezvous.observer = Ends(self.watches)
         self.watches.start()
@@ -183,7 +212,8 @@ class Theatre:
         spectator = FakeSpectator()
         watch = self.watches.open(path, None)
         self.watches.join(watch, spectator)
-        spectator.told += [_events[event] for event in watch.present(0)[0]]
+        events, spectator.seen = watch.present(0)
+        spectator.told += [_events[event] for event in events]
         return spectator
 
     def begin(self, path: str = "a", head: Head | None = None) -> tuple[FakeSender, FakeReceiver]:
@@ -272,15 +302,14 @@ def test_a_third_gathers_while_two_are_not_over_yet(theatre: Theatre) -> None:
     assert spectator.names[7:] == ["progress", "complete", "done", "waiting"]
 
 
-def test_many_are_told_in_turn_and_each_in_order(
-    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hoody.pipes.watching.AT_ONCE", 3)
+def test_many_are_told_in_turn_and_each_in_order() -> None:
+    theatre = Theatre(at_once=3)
     spectators = [theatre.watch() for _ in range(10)]
     sender, receiver = theatre.begin()
     sender.end()
     receiver.acknowledge()
     assert sum(len(one.told) for one in spectators) == 10 + 3
+    assert sum(len(one.ids) for one in spectators) == 3
     late = theatre.watch()
     theatre.clock.pump([0] * 40)
     for one in spectators:
@@ -288,6 +317,42 @@ def test_many_are_told_in_turn_and_each_in_order(
             *("idle", "waiting", "waiting", "streaming", "progress", "complete", "done")
         ]
     assert late.names == ["complete", "done"]
+
+
+def test_so_many_are_told_in_a_turn_whatever_the_paths() -> None:
+    theatre = Theatre(at_once=30)
+    for number in range(20):
+        theatre.begin(str(number))
+    spectators = [theatre.watch(str(number)) for number in range(20) for _ in range(5)]
+    before = sum(len(one.told) for one in spectators)
+    theatre.watches._tick()  # a clock that is advanced would have all the turns as well
+    assert sum(len(one.told) for one in spectators) == before + 30
+    theatre.clock.pump([0] * 4)
+    assert sum(len(one.told) for one in spectators) == before + 100
+
+
+def test_an_id_says_what_this_very_spectator_has_been_told(theatre: Theatre) -> None:
+    theatre.watches.open("a", result())
+    knows = theatre.watch()
+    waiting = FakeReceiver()
+    theatre.meeting.rendezvous.receive("a", waiting)
+    new = theatre.watch()
+    sender = FakeSender()
+    theatre.meeting.rendezvous.send("a", sender)
+    assert knows.seen == seen_by(knows.ids[-1]) == result().identity
+    assert new.seen == seen_by(new.ids[-1]) == 0
+
+
+def test_what_goes_wrong_with_one_path_is_not_the_others_affair(
+    theatre: Theatre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spectator = theatre.watch("good")
+    bad = theatre.watches.open("bad", None)
+    monkeypatch.setattr(bad, "touched", None)
+    theatre.begin("good")
+    theatre.clock.advance(EVERY)
+    theatre.clock.advance(EVERY)
+    assert spectator.names.count("progress") == 2
 
 
 def test_the_clock_of_events_goes_only_while_bytes_flow(theatre: Theatre) -> None:

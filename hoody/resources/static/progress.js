@@ -4,7 +4,7 @@
   const board = id("board"), facts = id("facts");
   const now = JSON.parse(id("now").textContent);
   const history = now.history;
-  let step = now.step, noted = Date.now();
+  let step = now.step, noted = Date.now(), heard = "";
 
   // Words: as the server says them (dashboard.py).
 
@@ -164,10 +164,17 @@
       Object.assign(now, state);
     });
     hear("progress", (progress) => {
+      // Of another transfer than the last that we heard of, whose end we missed.
+      if (progress.elapsedSec < now.elapsedSec - 1) begin();
       Object.assign(now, progress);
+      heard = progress.ts;
       note();
     });
-    hear("done", (done) => Object.assign(now, done));
+    hear("done", (done) => {
+      const same = done.startedAt === now.startedAt || heard >= done.startedAt;
+      if (!same) Object.assign(now, { totalBytes: null, percent: null });
+      Object.assign(now, done);
+    });
     source.onopen = () => {
       link.className = "link live";
       say(id("link"), "Live");
