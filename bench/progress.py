@@ -13,7 +13,7 @@ import argparse
 import random
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -52,6 +52,13 @@ def _arguments() -> argparse.Namespace:
         metavar="WORK",
         help="may be given more than once",
     )
+    parser.add_argument(
+        "--watched-by",
+        action="append",
+        choices=sorted({name for work in WORKS.values() for name in work.audiences}),
+        metavar="AUDIENCE",
+        help="leave the other audiences out; may be given more than once",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, too")
     parser.add_argument(
         "--quick", action="store_true", help="one small round, few spectators: does it work?"
@@ -59,7 +66,9 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measure(works: Mapping[str, Work], rounds: int, scale: Scale) -> Iterator[Run]:
+def _measure(
+    works: Mapping[str, Work], audiences: Collection[str], rounds: int, scale: Scale
+) -> Iterator[Run]:
     """Each run as it is done. A first round, a small one, only warms all up."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
@@ -67,7 +76,8 @@ def _measure(works: Mapping[str, Work], rounds: int, scale: Scale) -> Iterator[R
         server = stack.enter_context(hoody_with(SETTINGS, folder))
         for number in range(rounds + 1):
             for name, work in works.items():
-                for audience in random.sample(work.audiences, len(work.audiences)):
+                wanted = [name for name in work.audiences if name in audiences]
+                for audience in random.sample(wanted, len(wanted)):
                     run = _run(number, name, audience, server, scale if number else QUICK, folder)
                     if number:
                         yield run
@@ -95,7 +105,7 @@ def main() -> int:
     for name, audience in scale.audiences.items():
         print(f"{name}: {audience.text}")
     runs = []
-    for run in _measure(works, rounds, scale):
+    for run in _measure(works, given.watched_by or scale.audiences, rounds, scale):
         report.tell(run)
         runs.append(run)
     return report.finish("progress", _PLAN, runs, versions(rivals=False), given.json)

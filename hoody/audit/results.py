@@ -10,7 +10,7 @@ def result_of(event: Event) -> Result | None:
     """The result that an event tells of; C{None} if it is not a pipe's end."""
     if event.event_type not in ("pipe.completed", "pipe.failed"):
         return None
-    ended = event.ts.timestamp()
+    ended = round(event.ts.timestamp(), 3)
     return Result(
         path=event.resource_id,
         delivered=event.data["bytes"],
@@ -18,6 +18,6 @@ def result_of(event: Event) -> Result | None:
         receivers=event.data["receivers"],
         digest=event.data["digest"],
         error=event.data["error"],
-        started=ended - (event.duration_ms or 0) / 1000,
+        started=round(ended - (event.duration_ms or 0) / 1000, 3),
         ended=ended,
     )

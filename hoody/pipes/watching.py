@@ -497,6 +497,6 @@ def result_of(report: Report) -> Result:
         receivers=report.receivers,
         digest=f"sha256:{report.digest.hex()}" if report.digest else None,
         error=report.error,
-        started=ended - round(report.ended - report.started, 6),
+        started=round(ended - round((report.ended - report.started) * 1000, 3) / 1000, 3),
         ended=ended,
     )

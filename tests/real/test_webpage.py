@@ -28,8 +28,9 @@ BROKEN = "ERR_|status of 4"
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with Server(tmp_path_factory.mktemp("web") / "data") as server:
+def shared(tmp_path_factory: pytest.TempPathFactory, cluster: Postgres) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("web") / "data"
+    with Server(folder, database_option(cluster)) as server:
         yield server
 
 
