@@ -7,8 +7,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 import pytest_twisted
+from hypothesis import given
+from hypothesis import strategies as st
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock, deferLater
@@ -17,8 +20,12 @@ from hoody.audit import words
 from hoody.audit.events import TYPES, Event, Filter, seq_of
 from hoody.audit.feed import Feed
 from hoody.audit.journal import EVERY, Journal
+from hoody.audit.results import result_of as result_in
 from hoody.audit.retention import Retention
 from hoody.audit.spool import Spool
+from hoody.audit.witness import event_of
+from hoody.pipes.meeting import Report
+from hoody.pipes.watching import result_of
 from hoody.store.memory import MemoryStore
 from hoody.units import duration_in_words, moment, size_in_words, timed_id
 
@@ -267,3 +274,22 @@ def test_an_events_id_says_when_and_which() -> None:
         with pytest.raises(ValueError, match="24 hex digits"):
             seq_of(bad)
     assert timed_id(moment(0), 1) == "0" * 23 + "1"
+
+
+@given(st.floats(0, 2e9), st.floats(0, 1e5), st.one_of(st.none(), st.just("it broke off")))
+def test_a_result_is_the_same_from_memory_and_from_the_audit(
+    started: float, seconds: float, error: str | None
+) -> None:
+    report = Report(
+        path="a",
+        receivers=2,
+        delivered=5,
+        spliced=0,
+        total=10,
+        started=started,
+        ended=started + seconds,
+        digest=None if error else b"12",
+        error=error,
+    )
+    put_down = msgspec.json.encode(event_of(report))
+    assert result_in(msgspec.json.decode(put_down, type=Event)) == result_of(report)
