@@ -241,7 +241,10 @@ class Watch:
             data |= self._progress()
         if self.is_over:
             data |= self._done()
-            if self.result is not None and self.result.total is not None:
+            if self.standing.state is State.COMPLETE:
+                # Whatever was announced: this was all.
+                data |= {"totalBytes": data["bytes"], "percent": 100.0}
+            elif self.result is not None and self.result.total is not None:
                 data["totalBytes"] = self.result.total
                 data["percent"] = percent_of(self.result.delivered, self.result.total)
         return data

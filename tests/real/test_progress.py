@@ -263,6 +263,14 @@ def test_a_failed_one_says_why_and_how_far_it_got(server: Server, name: str) -> 
     assert (now["state"], now["totalBytes"], now["percent"]) == ("failed", 5000, 40.0)
 
 
+def test_what_is_complete_is_whole_whatever_was_announced(server: Server, name: str) -> None:
+    with running(server, name, "?size=16M") as (sender, _):
+        sender.chunk(b"x" * 5).last_chunk()
+        sender.read_line("[INFO] Transfer complete.")
+    now = until(server, name, state="complete")
+    assert (now["bytes"], now["totalBytes"], now["percent"]) == (5, 5, 100.0)
+
+
 def test_a_digest_is_told_at_the_end(server: Server, name: str) -> None:
     transfer(server, name, b"hello", "?digest=sha256")
     assert until(server, name, state="complete")["digest"] == (
@@ -300,6 +308,8 @@ ACCEPTS = {
     "text/event-stream;q=0.3, application/json;q=0.3": "text/event-stream",
     "application/json, text/plain, */*": "application/json",
     "image/png": "text/event-stream",
+    "application/json; charset=utf-8": "application/json",
+    'text/html;level="1, 2";q=0.4, application/json; q=0.3': "text/html",
 }
 
 

@@ -4,7 +4,7 @@
   const board = id("board"), facts = id("facts");
   const now = JSON.parse(id("now").textContent);
   const history = now.history;
-  let step = now.step, noted = Date.now(), heard = "";
+  let step = now.step, noted = Date.now(), heard = "", asOf = new Date();
 
   // Words: as the server says them (dashboard.py).
 
@@ -156,6 +156,7 @@
     const link = id("link").parentElement, source = new EventSource(board.dataset.stream);
     const hear = (name, then) => source.addEventListener(name, (event) => {
       then(JSON.parse(event.data));
+      asOf = new Date();
       // The end has a state first, and then what it was.
       if (now.finishedAt || !["complete", "failed"].includes(now.state)) show();
     });
@@ -172,8 +173,9 @@
     });
     hear("done", (done) => {
       const same = done.startedAt === now.startedAt || heard >= done.startedAt;
-      if (!same) Object.assign(now, { totalBytes: null, percent: null });
-      Object.assign(now, done);
+      if (!same) now.totalBytes = null;
+      Object.assign(now, { percent: null }, done);
+      if (done.state === "complete") now.totalBytes = done.bytes;
     });
     source.onopen = () => {
       link.className = "link live";
@@ -181,7 +183,7 @@
     };
     source.onerror = () => {
       link.className = "link lost";
-      say(id("link"), `As of ${timeOfDay(new Date())}; trying to reach the server`);
+      say(id("link"), `As of ${asOf.toLocaleTimeString()}; trying to reach the server`);
       // A browser gives up on any answer but 200; we do not.
       if (source.readyState === EventSource.CLOSED) setTimeout(follow, 3000);
     };

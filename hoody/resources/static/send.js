@@ -392,6 +392,7 @@
     file = null;
     $("file").value = $("text").value = "";
     $("path").value = given = randomName();
+    $("n").value = 1;
     show();
     $("file").focus();
   }
