@@ -119,6 +119,11 @@ class ISender(IParty, IPushProducer):
 class IReceiver(IParty, IConsumer):
     """Who is given the body."""
 
+    outstanding: int = Attribute(
+        "Bytes of what it was given that its kernel has not acknowledged: megabytes, where the"
+        " one who reads is slow."
+    )
+
     def begin(head: Head) -> None:
         """The transfer starts: answer with what L{hoody.pipes.heads.Head} says."""
 
@@ -151,6 +156,9 @@ class IMover(Interface):
 
     def delivered(receiver: IReceiver) -> int:
         """How many bytes of the body this receiver was given, in bytes; kept after a drop."""
+
+    def waiting(receiver: IReceiver) -> int:
+        """How many of those its transport has not had room for yet."""
 
 
 class IPipeObserver(Interface):

@@ -67,6 +67,9 @@ class Fanout:
         branch = self._branches.get(receiver)
         return self._delivered.get(receiver, 0) if branch is None else branch.delivered
 
+    def waiting(self, receiver: IReceiver) -> int:
+        return 0
+
     # IConsumer, for the sender
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:

@@ -211,3 +211,20 @@ class Running:
         if not self.numbers:
             return self._most_lost
         return min(map(self.mover.delivered, self.numbers))
+
+    @property
+    def arrived(self) -> int:
+        """
+        Those of L{delivered} that have arrived; a few less, as what frames them counts as
+        bytes under way, too. It may go back by as much.
+        """
+        if not self.numbers:
+            return self._most_lost
+        mover = self.mover
+        return max(
+            min(
+                mover.delivered(each) - mover.waiting(each) - each.outstanding
+                for each in self.numbers
+            ),
+            0,
+        )

@@ -93,8 +93,9 @@ class Meter:
     _noted: tuple[float, int] | None = field(default=None, init=False)
 
     def sample(self, now: float, delivered: int) -> None:
-        """Take a count; later ones are never smaller."""
+        """Take a count; one that is smaller than the last stands for the same."""
         samples = self._samples
+        delivered = max(delivered, samples[-1][1]) if samples else delivered
         previous = samples[-1][0] if samples else now
         samples.append((now, delivered))
         while samples[0][0] < now - WINDOW and samples[1][0] <= now - WINDOW:

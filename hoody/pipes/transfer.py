@@ -128,6 +128,9 @@ confirming = builder.state("confirming", _keep)
 @gathering.upon(Transfer.sender_arrives).loop()
 def _seat_sender(transfer: Transfer, core: Core, gathered: Gathered, sender: ISender) -> None:
     if gathered.sender is not None:
+        # Of one that was killed while it was held back nothing is heard until it is told
+        # something: who tries again in a moment finds its place free.
+        gathered.tell("Still waiting...")
         raise CallerError(
             "A sender is on this path already; choose another path, or wait for its end."
         )

@@ -135,7 +135,7 @@ class Watch:
         """Measure this transfer, which may have run for a while."""
         self._running, self.result = running, None
         self.meter = Meter(running.started, running.total)
-        self.meter.sample(self._clock.seconds(), running.delivered)
+        self.measure()
 
     def ended(self, running: Running, result: Result) -> None:
         """It is over, and all is known of it."""
@@ -174,7 +174,7 @@ class Watch:
     def measure(self) -> None:
         """Take a count, of what runs."""
         if self._running is not None and self.meter is not None:
-            self.meter.sample(self._clock.seconds(), self._running.delivered)
+            self.meter.sample(self._clock.seconds(), self._running.arrived)
 
     def tick(self) -> None:
         """It is time to say how far it has come."""

@@ -129,6 +129,11 @@ class Sink:
         """Whether some of what was offered has not been sent yet."""
         return self._pipe is not None
 
+    @property
+    def level(self) -> int:
+        """Bytes, framing included, that wait for the socket to have room."""
+        return self._pipe.level if self._pipe is not None else 0
+
     def offer(self, pipe: KernelPipe, body: int) -> None:
         """
         Send what is in C{pipe}, behind all that was written: now as much as
@@ -223,6 +228,10 @@ class SplicingMover:
     def delivered(self, receiver: IReceiver) -> int:
         spliced = self._dropped_at.get(receiver, self.spliced)
         return self._portable.delivered(receiver) + spliced
+
+    def waiting(self, receiver: IReceiver) -> int:
+        sink = self._sinks.get(receiver)
+        return sink.level if sink is not None else 0
 
     def end(self, ended: Callable[[], None]) -> None:
         """The body has ended, which the ordinary way has seen."""

@@ -13,12 +13,17 @@ from zope.interface import implementer
 from hoody.protocols.request import Request
 
 HEARTBEAT = 15.0
-"""Seconds of silence after which a comment says that we are still there; at most."""
+"""Seconds of silence after which we say that we are still there; at most."""
 RETRY_MILLISECONDS = 2000
 CLEAR = 4096
 """Bytes that somebody who reads may have outstanding: some events."""
 SMALL_BUFFER = 8192
 """What the kernel keeps for a reader who is only ever told what is newest."""
+
+
+def heartbeat(stream_timeout: float) -> float:
+    """How long a stream is silent at most, in seconds."""
+    return min(HEARTBEAT, stream_timeout / 4)
 
 
 def encode(event_id: str | None, data: bytes, name: str | None = None) -> bytes:
@@ -42,6 +47,7 @@ class EventStream:
     """
 
     _request: Request
+    _sign_of_life: bytes
     _paused: bool = field(default=False, init=False)
     _quiet: bool = field(default=True, init=False)
     _taken: int = field(default=0, init=False)
@@ -52,14 +58,19 @@ class EventStream:
     ended: Deferred[None] = field(factory=Deferred, init=False)
 
     @classmethod
-    def open(cls, request: Request, *, newest_only: bool = False) -> EventStream:
+    def open(
+        cls, request: Request, *, newest_only: bool = False, ping: bool = False
+    ) -> EventStream:
         """
         Send the head.
 
         @param newest_only: whether what cannot be sent at once will be left out, so that
             little needs to be kept for this reader; the connection ends with the stream.
+        @param ping: whether silence is broken by an event C{ping}: a browser keeps comments
+            from its scripts, which then cannot tell silence from a server that hangs.
         """
-        stream = cls(request)
+        # A comment goes without an empty line: some clients take a block for an event.
+        stream = cls(request, encode(None, b"{}", "ping") if ping else b":\n")
         request.setHeader(b"content-type", b"text/event-stream; charset=utf-8")
         request.setHeader(b"cache-control", b"no-store, no-transform")
         request.setHeader(b"x-accel-buffering", b"no")
@@ -71,7 +82,7 @@ class EventStream:
         request.registerProducer(stream, True)
         stream._beat_later()
         request.send_head()
-        # Of the first event, and no block of its own: some clients take that for an event.
+        # Of the first event, and no block of its own, as above.
         request.write(b"retry: %d\n" % RETRY_MILLISECONDS)
         return stream
 
@@ -112,7 +123,7 @@ class EventStream:
 
     def _beat_later(self) -> None:
         # Twice as often: what is sent right after one beat is silence at the next.
-        pause = min(HEARTBEAT, self._patience / 4) / 2
+        pause = heartbeat(self._patience) / 2
         self._heartbeat = self._request.site.reactor.callLater(pause, self._beat, pause)
 
     def _beat(self, seconds: float) -> None:
@@ -127,7 +138,7 @@ class EventStream:
         if self._stuck >= self._patience:
             self._request.channel.transport.abortConnection()
         elif self._quiet and self.clear:
-            self._request.write(b":\n")  # no empty line, as above
+            self._request.write(self._sign_of_life)
         self._quiet = True
 
     def _ended(self, _: object) -> None:

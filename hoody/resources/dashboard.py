@@ -8,7 +8,6 @@ it again in the same words as things change.
 from __future__ import annotations
 
 import json
-import shlex
 from urllib.parse import quote
 
 from attrs import frozen
@@ -17,7 +16,9 @@ from hoody.pipes import queries
 from hoody.pipes.progress import Standing, State
 from hoody.pipes.watching import Data, Watch
 from hoody.protocols.request import Request
+from hoody.protocols.sse import heartbeat
 from hoody.resources import html
+from hoody.resources.bots import ready_lines
 from hoody.resources.urls import encoded, pipe_url, pipes_path
 from hoody.units import duration_in_words, moment, size_in_words
 
@@ -53,13 +54,18 @@ def show_dashboard(
     html.show(
         request,
         "progress.html",
-        style=("look.css", "progress.css"),
-        script=("words.js", "progress.js"),
+        style=("look.css", "controls.css", "progress.css"),
+        script=("words.js", "copy.js", "progress.js"),
         frame_ancestors=embed_in if embedded else "'none'",
         path=watch.path,
-        curl='curl -H "Authorization: Bearer $TOKEN"' if bearer else "curl",
-        watch_url=shlex.quote(f"{url}?progress"),
-        stream=f"{pipes_path(request)}/{encoded(watch.path)}?progress{_capability(request)}",
+        lines=ready_lines(
+            watch.path,
+            f"{url}?progress",
+            'curl -H "Authorization: Bearer $TOKEN"' if bearer else "curl",
+            watch.result,
+        ),
+        stream=f"{pipes_path(request)}/{encoded(watch.path)}?progress&ping=1{_capability(request)}",
+        beat=heartbeat(request.site.stream_timeout),
         embedded=embedded,
         state=data["state"],
         headline=headline_of(data),
@@ -147,7 +153,7 @@ def _of_what_runs(standing: Standing, data: Data, now: float) -> list[Fact]:
     return [
         Fact(
             name="bytes",
-            label="Given",
+            label="Transferred",
             value=size_in_words(_int(data["bytes"])),
             more=f"of {size_in_words(_int(total))}" if total is not None else "",
         ),
@@ -175,7 +181,9 @@ def _of_what_was(data: Data) -> list[Fact]:
         more = f"of {size_in_words(_int(total))}"
     finished = str(data["finishedAt"])
     facts = [
-        Fact(name="bytes", label="Given", value=size_in_words(_int(data["bytes"])), more=more),
+        Fact(
+            name="bytes", label="Transferred", value=size_in_words(_int(data["bytes"])), more=more
+        ),
         Fact(name="speed", label="On average", value=f"{data['mbps']:.1f} MB/s"),
         Fact(name="elapsed", label="Took", value=_clock(_int(data["durationSec"]))),
         Fact(name="receivers", label="Receivers", value=str(data["receivers"])),

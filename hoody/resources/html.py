@@ -41,6 +41,7 @@ def show(
     style: tuple[str, ...],
     script: tuple[str, ...] = (),
     frame_ancestors: str = "'none'",
+    frame_src: str = "'none'",
     **values: object,
 ) -> None:
     """
@@ -49,6 +50,7 @@ def show(
 
     @param style: names of what is in C{static/}; so C{script}.
     @param frame_ancestors: who may show it within a page of theirs, as the policy has it.
+    @param frame_src: and what may be shown within this one.
     """
     style_text, style_digest = _assets(style)
     script_text, script_digest = _assets(script)
@@ -61,7 +63,7 @@ def show(
     policy = (
         f"default-src 'none'; style-src {style_digest}; script-src {script_digest};"
         " connect-src 'self'; img-src data:; form-action 'self'; base-uri 'none';"
-        f" frame-ancestors {frame_ancestors}"
+        f" frame-src {frame_src}; frame-ancestors {frame_ancestors}"
     )
     request.setHeader(b"content-security-policy", policy.encode())
     request.write(content)

@@ -189,6 +189,10 @@ class Receiver:
 
     # IReceiver
 
+    @property
+    def outstanding(self) -> int:
+        return 0 if self.request.gone else self.request.channel.outstanding
+
     def begin(self, head: Head) -> None:
         request = self.request
         for name, value in head.headers_for(self.query):

@@ -147,7 +147,8 @@ class Spectator:
     async def stay(self) -> None:
         """Say what is, and what comes, until it goes."""
         self._since = self._request.site.reactor.seconds()
-        self._stream = EventStream.open(self._request, newest_only=True)
+        ping = b"ping=1" in self._request.query.split(b"&")
+        self._stream = EventStream.open(self._request, newest_only=True, ping=ping)
         self._catch_up()
         await self._stream.ended
 

@@ -32,22 +32,23 @@ class WebPage:
         self._show(
             request,
             "send.html",
-            script=("words.js", "send.js"),
+            script=("words.js", "copy.js", "send.js"),
             reserved=" ".join(sorted(names.RESERVED - {""})),
             longest=names.MAX_LENGTH,
+            **_form(_new_name(), "1"),
         )
 
     def show_plain(self, request: Request) -> None:
         """The page of forms: first for a name and a number, then for the file."""
         asked = _asked(request)
-        values: dict[str, object] = {"name": asked.name, "n": asked.n, "error": "", "url": ""}
+        values = _form(asked.name, asked.n)
         if asked.is_asked:
             try:
                 values |= self._addresses(request, *_checked(asked))
             except HoodyError as error:
                 request.setResponseCode(CallerError.status)
                 values["error"] = error.sentence
-        self._show(request, "noscript.html", text_field=TEXT_FIELD, **values)
+        self._show(request, "noscript.html", text_field=TEXT_FIELD, frame_src="'self'", **values)
 
     def _addresses(self, request: Request, name: str, receivers: int) -> dict[str, object]:
         path = f"{pipes_path(request)}/{encoded(name)}"
@@ -65,13 +66,18 @@ class WebPage:
         html.show(
             request,
             template,
-            style=("look.css", "send.css"),
+            style=("look.css", "controls.css", "send.css"),
             base=pipes_path(request),
             patience=self.patience,
             bearer=self.bearer,
             most=queries.MAX_RECEIVERS,
             **values,  # type: ignore[arg-type]
         )
+
+
+def _form(name: str, n: str) -> dict[str, object]:
+    """What the form for a path is filled with, before anything was found wrong with it."""
+    return {"name": name, "n": n, "error": "", "url": ""}
 
 
 @frozen

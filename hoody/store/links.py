@@ -22,7 +22,7 @@ import psycopg2
 import psycopg2.extensions
 from attrs import define, field
 from twisted.internet.base import ReactorBase
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionClosed
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
@@ -216,6 +216,9 @@ class Link:
     def _understood(self, failure: Failure) -> Failure:
         error = failure.value
         assert error is not None
+        if isinstance(error, CancelledError):
+            # So txpostgres calls a question that Postgres itself gave up: it took too long.
+            return Failure(DatabaseAway("it did not answer in time"))
         if self.usable and not self._connection.closed:
             if not isinstance(error, (psycopg2.OperationalError, ConnectionClosed)):
                 return failure  # of the question, not of the connection

@@ -391,6 +391,18 @@ async def test_who_waits_for_a_connection_may_be_cancelled_too(postgres_store: D
 
 
 @awaits
+async def test_a_change_that_comes_too_late_is_told_as_one_that_could_not_be_made(
+    postgres_store: Database,
+) -> None:
+    with pytest.raises(DatabaseAway, match="in time"):
+        async with postgres_store.transaction() as transaction:
+            await transaction.projects.add(project("late"))
+            await transaction.commit(-1)
+    async with postgres_store.transaction() as transaction:
+        assert await transaction.projects.find("late") is None
+
+
+@awaits
 async def test_a_question_that_takes_too_long_is_given_up_in_time(
     postgres_store: Database,
 ) -> None:

@@ -109,6 +109,23 @@ def test_a_killed_sender_whose_kernel_still_has_its_bytes_is_noticed_with_the_ne
     server.waiting(0)
 
 
+def test_whoever_comes_behind_a_killed_sender_finds_its_place_free(
+    server: Server, name: str
+) -> None:
+    """At the second attempt: the first is what makes the server ask."""
+    with Wire(server) as dead:
+        dead.put(name, "Transfer-Encoding: chunked")
+        dead.read_line("[INFO] Waiting for 1 receiver(s) to connect...")
+        fill(dead, seconds=0.2)
+    with Wire(server) as refused:
+        refused.put(name, "Content-Length: 2").send(b"hi")
+        assert refused.answer().status == 400
+    server.waiting(0)
+    with Wire(server) as sender:
+        sender.put(name, "Content-Length: 2").send(b"hi")
+        sender.read_line("[INFO] Waiting for 1 receiver(s) to connect...")
+
+
 @pytest.mark.parametrize("size", [0, 3, 20_000])
 def test_a_killed_curl_with_a_whole_file_frees_its_place(
     server: Server, name: str, size: int, tmp_path: Path

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import pytest
 
@@ -318,30 +320,75 @@ def test_numbers_do_not_make_the_layout_jump(
     assert len(boxes) <= 2
 
 
-def test_the_ready_lines_work_as_they_stand(
+def test_it_says_so_when_the_server_hangs(tmp_path: Path, name: str, open_page: OpenPage) -> None:
+    """To a browser, a stream in which nothing comes is a stream like any other."""
+    with Server(tmp_path, "--stream-timeout=4s") as server:
+        page = open_page(url(server, name), allowed="ERR_")
+        says(page, "#link", "Live")
+        time.sleep(2)
+        assert page.inner_text("#link") == "Live"
+        os.kill(server.process.pid, signal.SIGSTOP)
+        try:
+            says(page, "#link", "trying to reach the server")
+        finally:
+            os.kill(server.process.pid, signal.SIGCONT)
+        says(page, "#link", "Live")
+
+
+def test_it_says_so_when_the_phone_has_no_net(
     shared: Server, name: str, open_page: OpenPage
 ) -> None:
-    page = open_page(url(shared, name))
+    page = open_page(url(shared, name), allowed="ERR_")
+    says(page, "#link", "Live")
+    page.context.set_offline(True)
+    says(page, "#link", "trying to reach the server")
+    page.context.set_offline(False)
+    says(page, "#link", "Live")
+
+
+@pytest.mark.parametrize("how", ["complete", "failed"])
+def test_the_ready_lines_work_as_they_stand(
+    shared: Server, name: str, open_page: OpenPage, how: str
+) -> None:
+    path = f'{name}/it\'s & "more" | $HOME'
+    encoded = quote(path)
+    with running(shared, encoded) as (sender, _):
+        finish(sender)  # the end of another night, which no bot is to tell of
+    page = open_page(url(shared, encoded))
     page.locator("summary").click()
-    # As they stand, but for the time between two looks.
-    lines = [line.replace("sleep 30", "sleep 1") for line in page.locator("pre").all_inner_texts()]
-    told = subprocess.Popen(["curl", "-s", f"{shared.pipe}/{name}-slack"], stdout=subprocess.PIPE)
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    lines = []
+    for button in page.locator("[data-copy]").all():
+        button.click()
+        lines.append(str(page.evaluate("navigator.clipboard.readText()")))
+    assert lines == page.locator("pre").all_inner_texts()
     slack = {**os.environ, "SLACK": f"{shared.pipe}/{name}-slack"}
+    told = subprocess.Popen(["curl", "-si", slack["SLACK"]], stdout=subprocess.PIPE, text=True)
     bots = [
-        subprocess.Popen(["sh", "-c", line], stdout=subprocess.PIPE, text=True, env=slack)
+        subprocess.Popen(
+            ["sh", "-c", line], stdout=subprocess.PIPE, text=True, env=slack, process_group=0
+        )
         for line in lines
     ]
-    with running(shared, name, "?size=3000") as (sender, receiver):
-        sender.chunk(b"x" * 1000)
-        time.sleep(0.5)
-        receiver.kill()
-        sender.read_all()
-    message = json.loads(told.communicate(timeout=20)[0])
-    assert json.loads(message["text"])["state"] == "failed"
-    events, once, to_slack, to_pager = bots
-    assert json.loads(once.communicate(timeout=5)[0])["state"] != "complete"
-    assert to_slack.wait(10) == 0
-    assert "page somebody" in to_pager.communicate(timeout=40)[0]
-    subprocess.run(["pkill", "-P", str(events.pid)], check=False)
-    events.kill()
-    assert "event: done" in events.communicate()[0]
+    events, once, _, pager = bots
+    try:
+        assert json.loads(once.communicate(timeout=10)[0])["state"] == "complete"
+        time.sleep(1)
+        with running(shared, encoded, "?size=3000") as (sender, receiver):
+            sender.chunk(b"x" * 1000)
+            time.sleep(0.5)
+            if how == "complete":
+                finish(sender)
+            else:
+                receiver.kill()
+                sender.read_all()
+        head, _, message = told.communicate(timeout=20)[0].partition("\n\n")
+        assert "content-type: application/json" in head.lower()
+        ending = " is done: 1000 bytes in " if how == "complete" else " broke off: "
+        assert json.loads(message)["text"].startswith(path + ending)
+        assert pager.communicate(timeout=20)[0].startswith(f'page somebody: {{"state": "{how}"')
+    finally:
+        for bot in bots:
+            with suppress(ProcessLookupError):
+                os.killpg(bot.pid, signal.SIGKILL)
+    assert f'"state":"{how}"' in events.communicate()[0].partition("event: progress")[2]

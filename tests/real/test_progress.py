@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
+import struct
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -235,6 +238,17 @@ def test_figures_are_what_the_slowest_receiver_was_given(server: Server, name: s
         reading.join()
         sender.read_all()
     assert until(server, name, state="failed")["error"]
+
+
+def test_bytes_that_wait_for_a_slow_receiver_do_not_count(server: Server, name: str) -> None:
+    with Wire(server) as slow, Wire(server) as sender:
+        slow.get(name)
+        sender.put(name, "Transfer-Encoding: chunked")
+        sender.read_line("[INFO] Streaming to 1 receiver(s)...")
+        sent = fill(sender)
+        given = until(server, name, speed=0)["bytes"]
+        arrived = fcntl.ioctl(slow.socket, termios.FIONREAD, bytes(4))
+        assert 0 < given <= struct.unpack("i", arrived)[0] < sent - 500_000
 
 
 def _read_on(wire: Wire, over: threading.Event) -> None:

@@ -87,6 +87,7 @@ class FakeReceiver:
     """
 
     wire = None
+    outstanding = 0
 
     def __init__(self, wanted: int = 1, address: str | None = "10.0.0.2") -> None:
         self.wanted, self.address = wanted, address

@@ -36,7 +36,7 @@
     if (now.state === "streaming") {
       const eta = now.etaSec;
       return [
-        ["bytes", "Given", inWords.size(now.bytes), now.totalBytes === null ? "" : `of ${inWords.size(now.totalBytes)}`],
+        ["bytes", "Transferred", inWords.size(now.bytes), now.totalBytes === null ? "" : `of ${inWords.size(now.totalBytes)}`],
         ["speed", "Speed", inWords.speed(now.mbps * 1e6), ""],
         ["eta", "Left", eta === null ? "–" : inWords.about(eta), eta === null ? "" : `until ${timeOfDay(new Date(Date.now() + eta * 1000))}`],
         ["receivers", "Receivers", String(now.activeReceivers), `of ${now.receivers}`],
@@ -47,7 +47,7 @@
       const end = new Date(now.finishedAt);
       const part = now.totalBytes !== null && now.bytes !== now.totalBytes;
       const list = [
-        ["bytes", "Given", inWords.size(now.bytes), part ? `of ${inWords.size(now.totalBytes)}` : ""],
+        ["bytes", "Transferred", inWords.size(now.bytes), part ? `of ${inWords.size(now.totalBytes)}` : ""],
         ["speed", "On average", inWords.speed(now.mbps * 1e6), ""],
         ["elapsed", "Took", clock(now.durationSec), ""],
         ["receivers", "Receivers", String(now.receivers), ""],
@@ -152,9 +152,37 @@
 
   // What happens
 
+  // A browser says nothing of a server that hangs, or of a network that is gone: silence,
+  // longer than the server ever keeps it, is the sign. A page that was asleep in a pocket
+  // sees by it at once, too, that what it shows is old.
+
+  const patience = Number(board.dataset.beat) * 1000 * 5 / 3;
+  const link = id("link").parentElement;
+  let source = null, again = null, life = 0;
+
+  function lose() {
+    link.className = "link lost";
+    say(id("link"), `As of ${asOf.toLocaleTimeString()}; trying to reach the server`);
+  }
+
+  function watch() {
+    if (Date.now() - life > patience) {
+      lose();
+      follow();
+    }
+  }
+
   function follow() {
-    const link = id("link").parentElement, source = new EventSource(board.dataset.stream);
+    source?.close();
+    clearTimeout(again);
+    life = Date.now();
+    source = new EventSource(board.dataset.stream);
+    source.addEventListener("ping", () => {
+      life = Date.now();
+      asOf = new Date();
+    });
     const hear = (name, then) => source.addEventListener(name, (event) => {
+      life = Date.now();
       then(JSON.parse(event.data));
       asOf = new Date();
       // The end has a state first, and then what it was.
@@ -178,14 +206,14 @@
       if (done.state === "complete") now.totalBytes = done.bytes;
     });
     source.onopen = () => {
+      life = Date.now();
       link.className = "link live";
       say(id("link"), "Live");
     };
     source.onerror = () => {
-      link.className = "link lost";
-      say(id("link"), `As of ${asOf.toLocaleTimeString()}; trying to reach the server`);
+      lose();
       // A browser gives up on any answer but 200; we do not.
-      if (source.readyState === EventSource.CLOSED) setTimeout(follow, 3000);
+      if (source.readyState === EventSource.CLOSED) again = setTimeout(follow, 3000);
     };
   }
 
@@ -201,4 +229,9 @@
 
   show();
   follow();
+  setInterval(watch, Math.min(1000, patience / 4));
+  document.addEventListener("visibilitychange", watch);
+  window.addEventListener("offline", lose);
+  window.addEventListener("online", follow);
+  copyButtons((text) => say(id("said"), text));
 })();

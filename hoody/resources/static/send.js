@@ -120,27 +120,7 @@
     link.href = address("download");
     link.download = "";
     link.click();
-    say("Your browser asks for it now. It shows up among the downloads when the sender is there.");
-  }
-
-  function say(text) {
-    $("said").textContent = text;
-    $("said").classList.toggle("unseen", text === "Copied");
-  }
-
-  async function copy(button) {
-    const code = $(button.dataset.copy);
-    let done = false;
-    try {
-      await navigator.clipboard.writeText(code.textContent);
-      done = true;
-    } catch {
-      getSelection().selectAllChildren(code);
-      done = document.execCommand("copy");
-    }
-    button.textContent = done ? "Copied" : "Selected";
-    say(button.textContent);
-    setTimeout(() => (button.textContent = "Copy"), 2000);
+    $("receiving").textContent = "Your browser asks for it now. It shows up among the downloads when the sender is there.";
   }
 
   // A transfer
@@ -411,7 +391,7 @@
     if (way() === "receive" && $("path").value === given) $("path").value = "";
     else if (way() === "send" && !$("path").value) $("path").value = given;
     complain(null);
-    say("");
+    $("receiving").textContent = "";
     show();
   });
   $("form").addEventListener("input", (event) => {
@@ -427,9 +407,7 @@
   $("stop").addEventListener("click", () => running.stop());
   $("again").addEventListener("click", () => begin(PAUSE));
   $("other").addEventListener("click", back);
-  for (const button of document.querySelectorAll("[data-copy]")) {
-    button.addEventListener("click", () => copy(button));
-  }
+  copyButtons((text) => ($("said").textContent = text));
   for (const kind of ["dragover", "dragleave", "drop"]) {
     document.addEventListener(kind, (event) => {
       event.preventDefault();
