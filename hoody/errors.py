@@ -118,6 +118,19 @@ class Unavailable(HoodyError):
         super().__init__(sentence, Retry_After="5")
 
 
+class NotServing(Unavailable):
+    """
+    A container that is asked for does not answer.
+
+    @ivar why: C{paused} or C{stopped}, by hand; C{failed}; or C{silent}: it runs, and
+        nothing listens on the port.
+    """
+
+    def __init__(self, why: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.why = why
+
+
 class DatabaseAway(Unavailable):
     """Postgres does not answer, or not in time."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.interfaces import IConsumer, IPushProducer, IStreamClientEndpoint
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
@@ -297,3 +297,51 @@ class IStore(Interface):
         Have C{observer} called after each change of C{topic}, by whatever server,
         and whenever changes may have been missed.
         """
+
+
+class IDestinations(Interface):
+    """The containers, as the gateway comes to them."""
+
+    async def find(label: str) -> IDestination | None:
+        """
+        Whose name, alias or id this is.
+
+        @param label: one label of a host name, lower case.
+        """
+
+
+class IDestination(Interface):
+    """One container, as those come to it who ask for its name."""
+
+    container_id: str = Attribute("24 hex digits.")
+    project_id: str = Attribute("24 hex digits.")
+    name: str = Attribute("What it is called, for sentences.")
+    access: str = Attribute("C{public}, or C{token}.")
+    port: int = Attribute("The main port.")
+    ports: frozenset[int] = Attribute("All that may be reached from outside.")
+
+    async def endpoint(port: int) -> IStreamClientEndpoint:
+        """
+        Have it run, which may take a while, and say where to connect to.
+
+        @raise hoody.errors.NotServing: if it does not, and will not now.
+        """
+
+    def visit() -> IVisit:
+        """A request has come for it."""
+
+    async def last_words() -> str:
+        """The end of its log, for those who may read it."""
+
+
+class IVisit(Interface):
+    """One request, as it keeps its container awake."""
+
+    def answered() -> None:
+        """The answer has begun: from now on only bytes count."""
+
+    def moved() -> None:
+        """Bytes have passed, this way or that."""
+
+    def ended() -> None:
+        """It is over, however. Called once, and last."""
