@@ -57,11 +57,13 @@ from hoody.protocols.splicing import Splicing
 from hoody.resources import failures, pages
 from hoody.resources.api.catalogue import catalogue
 from hoody.resources.api.events import EventsFace
+from hoody.resources.doors import Doors
+from hoody.resources.gateway import GatewayFace, NoContainers
 from hoody.resources.guard import Guard
 from hoody.resources.health import Health, open_descriptors
 from hoody.resources.pipe import PipeFace
 from hoody.resources.progress import ProgressFace, encode
-from hoody.resources.root import Root, witness_request
+from hoody.resources.root import Root, containers_suffix, witness_request
 from hoody.settings import Settings, declared, flag, mask
 from hoody.store import databases
 from hoody.store.migrations import SchemaRefused
@@ -139,6 +141,12 @@ class Hoody(Service):
             make_mover=self._make_movers(),
         )
         guard = Guard(self._keyring, Suspects(settings.wrong_tokens))
+        self._gateway = GatewayFace(
+            destinations=NoContainers(),
+            doors=Doors(guard),
+            clock=reactor,
+            suffix=containers_suffix(settings.domain.encode()),
+        )
         self._events = EventsFace(self.database, self._feed, guard, reactor)
         self._progress = ProgressFace(
             self._watches,
@@ -195,6 +203,7 @@ class Hoody(Service):
                 needs_token=bool(settings.public_listeners),
                 operations=catalogue(self.database, self._keyring, self._events),
             ),
+            gateway=self._gateway,
         )
         return Site(
             root,
@@ -367,6 +376,7 @@ class Hoody(Service):
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
         self._feed.close()
         self._progress.close()
+        self._gateway.close()
         await self._until(lambda: not self._events.followers)
         await self._until(lambda: not any(channel.requests for channel in self.site.connections))
         for channel in tuple(self.site.connections):
