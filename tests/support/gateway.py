@@ -12,12 +12,13 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.internet import reactor as the_reactor
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, serverFromString
@@ -43,6 +44,7 @@ from hoody.store.memory import MemoryStore
 DOMAIN = "d.test"
 SUFFIX = f".containers.{DOMAIN}"
 PROJECT = "0" * 23 + "1"
+_COUNTED = ("visits", "answered", "moved", "ended", "late")
 
 
 @implementer(IVisit)
@@ -105,8 +107,8 @@ class Container:
 class Containers:
     _file: Path
     _time: float = 0.0
-    _found: dict[str, Container] = {}
-    counts: dict[str, int] = dict.fromkeys(("visits", "answered", "moved", "ended", "late"), 0)
+    _found: dict[str, Container] = field(factory=dict)
+    counts: dict[str, int] = field(factory=lambda: dict.fromkeys(_COUNTED, 0))
 
     async def find(self, label: str) -> IDestination | None:
         time = os.stat(self._file).st_mtime_ns
@@ -264,6 +266,20 @@ class Gateway:
         command = ["curl", "-sS", "-m", "10", f"http://{self.host}:{self.port}/{path}"]
         return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
+    def is_settled(self, before: dict[str, int]) -> bool:
+        """Whether nothing is left of what was not there C{before}, and each visit ended once."""
+        now = self.ask("counts")
+        assert not now["late"], "something was told of a visit that was over"
+        same = all(now[what] <= before[what] for what in ("connections", "fds", "timers"))
+        return same and now["visits"] == now["ended"]
+
+    def settle(self, before: dict[str, int]) -> None:
+        """Return when it L{is_settled}."""
+        deadline = time.monotonic() + 10
+        while not self.is_settled(before):
+            assert time.monotonic() < deadline, (before, self.ask("counts"))
+            time.sleep(0.05)
+
     @property
     def pid(self) -> int:
         return self.process.pid
@@ -302,4 +318,4 @@ if __name__ == "__main__":
     ensureDeferred(_serve(Path(sys.argv[1]), json.loads(sys.argv[2]))).addErrback(
         lambda failure: (failure.printTraceback(), os._exit(1))
     )
-    the_reactor.run()  # type: ignore[attr-defined]
+    the_reactor.run()
