@@ -52,6 +52,7 @@ from hoody.projects import ensure_default
 from hoody.protocols import kernelpipes
 from hoody.protocols.hangups import Hangups
 from hoody.protocols.kernelpipes import KernelPipes
+from hoody.protocols.relaying import Relaying
 from hoody.protocols.site import Site
 from hoody.protocols.splicing import Splicing
 from hoody.resources import failures, pages
@@ -146,6 +147,7 @@ class Hoody(Service):
             doors=Doors(guard),
             clock=reactor,
             suffix=containers_suffix(settings.domain.encode()),
+            relaying=self._make_relaying(),
         )
         self._events = EventsFace(self.database, self._feed, guard, reactor)
         self._progress = ProgressFace(
@@ -172,6 +174,11 @@ class Hoody(Service):
             return Fanout.between
         self._splices = True
         return Splicing(self._kernel_pipes, threshold).between
+
+    def _make_relaying(self) -> Relaying | None:
+        if not self._splices or self._settings.splice is None:
+            return None
+        return Relaying(self._kernel_pipes, self._settings.splice)
 
     def _make_site(self, guard: Guard) -> Site:
         settings = self._settings

@@ -17,9 +17,14 @@ MIB = 1024 * 1024
 _names = (f"box{number}" for number in itertools.count())
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("gateway"), connect_timeout=1, keep=0.2) as running:
+@pytest.fixture(scope="module", params=[None, 1], ids=["portable", "kernel"])
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """What holds of answers holds whatever moves them."""
+    with gateway(
+        tmp_path_factory.mktemp("gateway"), splice=request.param, connect_timeout=1, keep=0.2
+    ) as running:
         yield running
 
 
