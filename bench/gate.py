@@ -1,6 +1,6 @@
 """
 The gateway before one container, which is a port of this machine: all else as in the server.
-Run as C{gate.py PORT ORIGIN-PORT}.
+Run as C{gate.py PORT ORIGIN-PORT DOMAIN}.
 """
 
 from __future__ import annotations
@@ -30,9 +30,6 @@ from hoody.resources.gateway import GatewayFace
 from hoody.resources.guard import Guard
 from hoody.resources.root import Root, containers_suffix
 from hoody.store.memory import MemoryStore
-
-DOMAIN = "bench.test"
-HOST = f"box.containers.{DOMAIN}"
 
 
 @implementer(IVisit)
@@ -71,6 +68,7 @@ class _Container:
 def main() -> None:
     """Serve for ever."""
     reactor: Any = the_reactor
+    domain = sys.argv[3]
     nothing: Any = None
     pages: Any = _NoPages()
     globalLogBeginner.beginLoggingTo([logs.observer("text")], redirectStandardIO=False)
@@ -78,11 +76,11 @@ def main() -> None:
         destinations=_Container(int(sys.argv[2])),
         doors=Doors(Guard(Keyring(MemoryStore(), reactor), Suspects(5))),
         clock=reactor,
-        suffix=containers_suffix(DOMAIN.encode()),
+        suffix=containers_suffix(domain.encode()),
         relaying=Relaying(KernelPipes(kernelpipes.MEMORY, 32), 256 * 1024),
     )
     site = Site(
-        Root(domain=DOMAIN, pipe=nothing, pipe_pages=pages, server_pages=pages, gateway=face),
+        Root(domain=domain, pipe=nothing, pipe_pages=pages, server_pages=pages, gateway=face),
         reactor=reactor,
         hangups=Hangups(reactor),
         refuse=failures.refuse_connection,
