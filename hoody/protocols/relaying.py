@@ -44,7 +44,7 @@ class Relaying:
 
         @param moved: called whenever some has.
         """
-        if not isinstance(body, Counted) or body.missing < self.threshold:
+        if not isinstance(body, Counted) or body.ended or body.missing < self.threshold:
             return None
         plain, sock = upstream.plain, sockets.socket_of(upstream.plain)
         client = Tap.of(request)

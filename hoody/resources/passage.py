@@ -238,7 +238,7 @@ class Passage:
         request, self._body = self.request, body
         self.visit.answered()
         forwarding.set_answer(request, head)
-        if not (request.channel.persistent and self._body_ended):
+        if not (self._body_ended and forwarding.may_persist(request)):
             request.close_after()
         request.write(b"")
         relaying, upstream = self._means.relaying, self._upstream
