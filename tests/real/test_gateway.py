@@ -814,6 +814,20 @@ def test_a_tunnel_that_breaks_on_one_side_breaks_on_the_other(
             assert other.ended == "reset"
 
 
+def test_a_client_that_leaves_a_full_tunnel_is_noticed_before_anybody_reads(
+    gate: Gateway, client: Wire, host: str, box: Origin
+) -> None:
+    server = upgraded(client, host, box)
+    pushed(client)
+    client.reset()
+    deadline = time.monotonic() + 5
+    while (counts := gate.ask("counts"))["visits"] > counts["ended"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    server.read_all()
+    assert server.ended == "reset"
+
+
 def test_an_upgrade_that_is_refused_is_an_answer_as_any(
     client: Wire, host: str, box: Origin
 ) -> None:

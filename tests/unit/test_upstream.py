@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 from attrs import define, field
+from twisted.internet.abstract import FileDescriptor
+from twisted.internet.error import ConnectionLost
 from twisted.internet.testing import StringTransport
 
 from hoody.protocols.answers import AnswerHead, Body
@@ -132,3 +134,26 @@ def test_what_comes_unasked_ends_it(upstream: Upstream, transport: Transport) ->
     assert not transport.disconnecting
     upstream.dataReceived(b"HTTP/1.1 408 Late\r\n\r\n")
     assert transport.disconnecting
+
+
+class Refusing(FileDescriptor):
+    """A transport whose peer takes nothing any more."""
+
+    stopped = 0
+
+    def doWrite(self) -> object:
+        return ConnectionLost()
+
+    def stopWriting(self) -> None:
+        self.stopped += 1
+
+
+def test_who_takes_no_more_may_have_answered_which_is_read_first(upstream: Upstream) -> None:
+    asker = asked(upstream)
+    upstream.plain = plain = Refusing()
+    plain.doWrite = upstream._do_write  # type: ignore[method-assign]
+    assert plain.doWrite() is None
+    assert plain.stopped == 1
+    upstream.dataReceived(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+    assert asker.told == [413, "complete"]
+    assert isinstance(plain.doWrite(), ConnectionLost)
