@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 from attrs import frozen
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
-from twisted.internet.error import ConnectError, ConnectingCancelledError
+from twisted.internet.error import ConnectBindError, ConnectError, ConnectingCancelledError
 from twisted.internet.interfaces import IPushProducer, IReactorTime, IStreamClientEndpoint
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from hoody.errors import BadGateway, CallerError, GatewayTimeout, HoodyError
+from hoody.errors import BadGateway, CallerError, GatewayTimeout, HoodyError, Unavailable
 from hoody.interfaces import IDestination, IIntake, IVisit
 from hoody.pipes.pauses import Pause, Pauses
 from hoody.protocols.answers import AnswerHead, Body, NoAnswer, read_headers
@@ -135,6 +135,8 @@ class Passage:
                 f"{self._container} runs, but its port {port} did not take the connection within"
                 f" {seconds:g} s."
             ) from None
+        except ConnectBindError:
+            raise Unavailable("No connection is left for this; try again in a moment.") from None
         except ConnectError:
             raise BadGateway(
                 f"{self._container} runs, but nothing listens on its port {port}; start a program"

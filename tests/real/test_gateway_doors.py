@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.browser import OpenPage, violations
 from tests.support.gateway import PROJECT, SUFFIX, Gateway, gateway
 from tests.support.origins import Accepted, Origin, origin
 from tests.support.wire import Answer, Wire
@@ -101,7 +103,7 @@ def test_a_container_is_reached_by_each_of_its_hosts(
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("nobody", "There is no container called 'nobody.containers.d.test' here."),
+        ("nobody", "There is no container called 'nobody.containers.d.localhost' here."),
         ("-x", "no container called"),
         ("a.b", "no container called"),
         ("a.b.c", "no container called"),
@@ -368,9 +370,9 @@ def test_a_sibling_s_page_may_not_change_things_by_cookie(
     websocket = ["Connection: Upgrade", "Upgrade: websocket"]
     for headers, method in (
         (["Sec-Fetch-Site: same-site"], "DELETE"),
-        (["Origin: http://evil.containers.d.test"], "DELETE"),
+        (["Origin: http://evil.containers.d.localhost"], "DELETE"),
         (["Origin: null"], "DELETE"),
-        (["Origin: http://evil.containers.d.test", *websocket], "GET"),
+        (["Origin: http://evil.containers.d.localhost", *websocket], "GET"),
         (["Sec-Fetch-Site: cross-site", *websocket], "GET"),
     ):
         ask(client, locked, cookie, *headers, method=method)
@@ -461,6 +463,21 @@ def test_a_page_asks_for_the_token_and_keeps_what_else_was_asked(
     assert 'name="token" type="password"' in answer.text
     ask(client, locked, HTML, "Content-Length: 0", method="POST")
     assert "<form" not in client.answer().text
+
+
+def test_a_browser_shows_the_token_once(gate: Gateway, open_page: OpenPage, box: Origin) -> None:
+    label = next(_names)
+    host = gate.has(label, box.port, access="token")
+    _, secret = gate.ask("token/read")
+    page = open_page(f"http://{host}:{gate.port}/x?a=1", allowed="401")
+    assert not violations(page)
+    page.fill("#token", secret)
+    answering = threading.Thread(target=served, args=(box, "Content-Type: text/plain"))
+    answering.start()
+    page.click("button")
+    page.wait_for_url(f"http://{host}:{gate.port}/x?a=1")
+    answering.join()
+    assert page.inner_text("body") == "ok"
 
 
 def test_unknown_and_silent_are_pages_too(gate: Gateway, client: Wire, box: Origin) -> None:

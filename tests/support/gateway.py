@@ -44,7 +44,7 @@ from hoody.resources.guard import Guard
 from hoody.resources.root import Root, containers_suffix
 from hoody.store.memory import MemoryStore
 
-DOMAIN = "d.test"
+DOMAIN = "d.localhost"
 SUFFIX = f".containers.{DOMAIN}"
 PROJECT = "f" * 23 + "1"
 _COUNTED = ("visits", "answered", "moved", "ended", "late")
