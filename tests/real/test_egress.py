@@ -8,7 +8,6 @@ What must not be reached is first shown to be there, without our rules.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import shutil
@@ -16,19 +15,16 @@ import signal
 import socket
 import statistics
 import struct
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
 from attrs import define, field
 
-from tests.support.namespaces import Namespace
+from tests.support.namespaces import Broken, Namespace, Server
 
 pytestmark = [
     pytest.mark.needs_root,
@@ -65,52 +61,6 @@ MORE = "44.1.2.3"
 FIRST, SECOND = 0, 65535
 ADDRESSES = {FIRST: "198.18.0.2", SECOND: "198.19.0.1"}
 PATIENCE = 0.4
-SCRIPT = Path(__file__).parents[1] / "support" / "pretend_host.py"
-
-
-class Broken(AssertionError):
-    """What the server said instead of doing it."""
-
-
-class Server:
-    """L{Egress} in a process of its own, inside the namespace that plays the host."""
-
-    def __init__(
-        self, host: Namespace, descriptors: Sequence[int] = (), tag: str = "test", **more: Any
-    ) -> None:
-        self.process = host.do(
-            lambda: subprocess.Popen(
-                [sys.executable, str(SCRIPT), tag, json.dumps(more)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pass_fds=list(descriptors),
-            )
-        )
-
-    def send(self, name: str, *arguments: Any) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps([name, *arguments]).encode() + b"\n")
-        self.process.stdin.flush()
-
-    def ask(self, name: str, *arguments: Any) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        self.send(name, *arguments)
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
-
-    def do(self, name: str, *arguments: Any) -> Any:
-        answer = self.ask(name, *arguments)
-        if "error" in answer:
-            raise Broken(answer["error"])
-        return answer["result"]
-
-    def stop(self, how: int = signal.SIGTERM) -> None:
-        self.process.send_signal(how)
-        self.process.wait(10)
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream is not None
-            with contextlib.suppress(OSError):
-                stream.close()
 
 
 class Service:
