@@ -7,9 +7,8 @@ from typing import Any
 
 from hoody.containers import machine
 from hoody.containers.cgroups import Hierarchies
-from hoody.containers.container import Container
 from hoody.containers.fleet import Fleet
-from hoody.containers.namespaces import NetworkNamespace
+from hoody.containers.network import Network
 from hoody.containers.runtime import Runtime
 from hoody.containers.storage import Storage
 from hoody.containers.workshop import Workshop
@@ -41,14 +40,5 @@ def make_fleet(reactor: Any, settings: Settings, data_dir: DataDir, store: IStor
         workshop=Workshop(reactor, store, storage),
         lacks=machine.lack(settings.containers, is_path, hierarchies),
         environment={},
-        furnish=_furnish,
-        unfurnish=_unfurnish,
+        network=Network(reactor, settings.container_network),
     )
-
-
-async def _furnish(container: Container, network: NetworkNamespace) -> None:
-    """Loopback alone."""
-
-
-async def _unfurnish(container: Container) -> None:
-    """Nothing was done."""

@@ -18,7 +18,7 @@ from zope.interface import implementer
 from hoody.containers.container import MANUAL, Container, Status
 from hoody.containers.keeper import Keeper, Order
 from hoody.containers.logs import tail
-from hoody.containers.namespaces import NetworkNamespace
+from hoody.containers.network import Network
 from hoody.containers.runtime import Run, Runtime, boot_id
 from hoody.containers.spec import MEMORY
 from hoody.containers.storage import NoStorage, Storage
@@ -39,7 +39,6 @@ WORDS = 4096
 _log = Logger(namespace="hoody.containers")
 
 T = TypeVar("T")
-Furnish = Callable[[Container, NetworkNamespace], Awaitable[None]]
 
 
 @define(kw_only=True, eq=False)
@@ -49,8 +48,6 @@ class Fleet:
     @ivar lacks: what is missing on this machine, with the cure; C{None} if nothing is.
     @ivar ready: whether all that was here before has been seen to.
     @ivar keepers: by container id.
-    @ivar furnish: what is done to a network before anything runs in it.
-    @ivar unfurnish: and after, by container id.
     @ivar environment: what every container finds in it.
     """
 
@@ -61,8 +58,7 @@ class Fleet:
     workshop: Workshop
     lacks: str | None
     environment: dict[str, str]
-    furnish: Furnish
-    unfurnish: Callable[[Container], Awaitable[None]]
+    network: Network
     start_patience: float = 30.0
     server_id: str = field(default="", init=False)
     ready: bool = field(default=False, init=False)
@@ -80,6 +76,7 @@ class Fleet:
         """
         self.server_id = self.runtime.server_id = self.workshop.server_id = server_id
         self.runtime.state = state / server_id
+        self.network.identify(server_id)
         if self.storage.given is not None:
             self.storage.root = self.storage.given / f"hoody-{server_id}"
 
@@ -100,6 +97,7 @@ class Fleet:
             return
         await self._insist(self.workshop.tidy)
         rows, images = await self._insist(self._known)
+        await self.network.take_up(rows)
         for row in rows:
             keeper = self._keep(row)
             try:
@@ -169,7 +167,7 @@ class Fleet:
 
     async def _furnish_again(self, keeper: Keeper, run: Run) -> None:
         """What of its network was ours went with the server that was before us."""
-        await self.furnish(keeper.container, run.network)
+        await self.network.furnish(keeper.container, run.network)
 
     def _take_up_still(self, keeper: Keeper) -> None:
         row, life = keeper.container, keeper.life
@@ -223,6 +221,8 @@ class Fleet:
             if keeper.run is not None:
                 keeper.run.ended = None
                 keeper.run.close()
+        if self.ready:
+            await self.network.leave([keeper.container for keeper in self.keepers.values()])
 
     async def _settled_within(self, keeper: Keeper, seconds: float) -> None:
         if not keeper.is_settled:
@@ -257,13 +257,13 @@ class Fleet:
             container,
             self.environment,
             files,
-            lambda network: self.furnish(container, network),
+            lambda network: self.network.furnish(container, network),
         )
 
     async def close_door(self, container_id: str) -> None:
         keeper = self.keepers.get(container_id)
         if keeper is not None:
-            await self.unfurnish(keeper.container)
+            await self.network.unfurnish(keeper.container)
 
     def gone(self, keeper: Keeper) -> None:
         """Nothing is left of it."""

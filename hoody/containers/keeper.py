@@ -132,9 +132,15 @@ class Keeper:
 
     def _settled(self) -> None:
         # In a turn of its own: whoever waits may ask for the next thing.
+        self.around.reactor.callLater(0, self._look_whether_it_ended)
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             self.around.reactor.callLater(0, done.callback, None)
+
+    def _look_whether_it_ended(self) -> None:
+        """While something was being done, nobody was told."""
+        if self.run is not None and self.run.over and self.is_settled:
+            self.ended()
 
     def _begin(self, task: Task, order: Order) -> None:
         # In a turn of its own, so that the machine is in its new state.
@@ -248,8 +254,6 @@ class Keeper:
     async def _start(self, order: Order) -> Outcome:
         self.run = await self.around.launch(self.container)
         self.run.ended = self.ended
-        if self.run.over:
-            self.around.reactor.callLater(0, self.ended)
         return Outcome(
             status=Status.RUNNING,
             reason=None,

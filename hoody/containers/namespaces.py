@@ -5,7 +5,6 @@ then belongs there (network_namespaces(7)).
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import socket
@@ -15,19 +14,15 @@ from typing import TypeVar
 
 from attrs import define
 
+from hoody.containers.within import within
+
 T = TypeVar("T")
 
-_CLONE_NEWNET = 0x40000000
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class NotAContainer(Exception):
     """The network that was found is the host's own."""
-
-
-def _host() -> int:
-    return os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
 
 @define(eq=False)
@@ -61,23 +56,8 @@ class NetworkNamespace:
         return self._descriptor
 
     def inside(self, work: Callable[[], T]) -> T:
-        """
-        Do this in it. It must not wait: the whole reactor is there for as long.
-
-        Who cannot come back must not go on: whatever it opened would be the container's.
-        """
-        host = _host()
-        try:
-            if _libc.setns(self._descriptor, _CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "setns")
-            try:
-                return work()
-            finally:
-                if _libc.setns(host, _CLONE_NEWNET):
-                    os.write(2, b"hoody: cannot leave a container's network; ending\n")
-                    os._exit(70)
-        finally:
-            os.close(host)
+        """Do this in it. It must not wait: the whole reactor is there for as long."""
+        return within(self._descriptor, work)
 
     def socket(self, family: int, kind: int) -> socket.socket:
         """One that does not block."""

@@ -29,6 +29,7 @@ from hoody.containers.container import Container, Incarnation
 from hoody.containers.namespaces import NetworkNamespace, NotAContainer
 from hoody.containers.spec import OPEN_FILES, RANGE, Surroundings, first_id, specification
 from hoody.containers.storage import Storage
+from hoody.errors import HoodyError
 from hoody.pidfds import Ended, exit_status, send
 
 CREATE_SECONDS = 30.0
@@ -187,7 +188,7 @@ class Runtime:
             await furnish(run.network)
             await self._call("start", container.id)
             run.watch(self._reactor)
-        except (CommandFailed, OSError, NotAContainer) as error:
+        except (CommandFailed, OSError, NotAContainer, HoodyError, RuntimeFailed) as error:
             if run is not None:
                 run.close()
             await self.clear(container.id)
@@ -359,6 +360,8 @@ class Runtime:
 
     def _reason(self, error: BaseException) -> str:
         """What the runtime itself says of it, if it does."""
+        if isinstance(error, HoodyError):
+            return error.sentence
         log = self.state / "runtime.log"
         try:
             lines = log.read_text("utf-8", "replace").splitlines()

@@ -26,7 +26,7 @@ _CAPABILITIES = [
     f"CAP_{name}"
     for name in (
         *("CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "NET_BIND_SERVICE", "SETFCAP"),
-        *("SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", "AUDIT_WRITE", "NET_RAW"),
+        *("SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", "AUDIT_WRITE"),
     )
 ]
 _MASKED = [

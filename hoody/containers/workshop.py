@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from attrs import define, evolve, field
@@ -31,6 +32,42 @@ _log = Logger(namespace="hoody.containers")
 
 class ImageFailed(CallerError):
     """It could not be made of what was given."""
+
+
+def user_of(root: Path, said: str | None) -> str | None:
+    """
+    C{UID:GID} of what an image says of its user, as its own files have it. They are not ours:
+    no link is followed.
+    """
+    if not said:
+        return None
+    user, _, group = said.partition(":")
+    users, groups = _accounts(root / "etc/passwd"), _accounts(root / "etc/group")
+    found = users.get(user, [user])
+    uid = found[2] if len(found) > 3 else user
+    gid = found[3] if len(found) > 3 else "0"
+    if group:
+        entry = groups.get(group, [group])
+        gid = entry[2] if len(entry) > 2 else group
+    return f"{uid}:{gid}" if uid.isdigit() and gid.isdigit() else None
+
+
+def _accounts(path: Path) -> dict[str, list[str]]:
+    """The lines of such a file by name, and by number."""
+    found: dict[str, list[str]] = {}
+    try:
+        if path.parent.is_symlink():
+            return found
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return found
+    with os.fdopen(descriptor, encoding="utf-8", errors="replace") as file:
+        for line in file.read(1 << 20).splitlines():
+            words = line.split(":")
+            if len(words) > 2:
+                found.setdefault(words[0], words)
+                found.setdefault(words[2], words)
+    return found
 
 
 @define(eq=False)
@@ -93,6 +130,9 @@ class Workshop:
             key: done.get(key)
             for key in ("command", "port", "environment_vars", "working_dir", "user")
         }
+        config["user"] = await deferToThread(
+            user_of, self._storage.image_path(image.id), done.get("user")
+        )
         ready = evolve(image, status=ImageStatus.READY, config=config, size=done["size"])
         await self._insist(lambda transaction: transaction.images.change(ready))
         return ready

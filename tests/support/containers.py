@@ -162,6 +162,7 @@ class House:
 
     def close(self) -> None:
         """Leave nothing, whatever the test has left."""
+        died = self.server.process.poll()
         with contextlib.suppress(Exception):
             for name in self.names:
                 self.api("DELETE", f"/containers/{name}?force=true")
@@ -182,3 +183,6 @@ class House:
             )
         shutil.rmtree(base, ignore_errors=True)
         shutil.rmtree(Path("/run/hoody") / self.server_id, ignore_errors=True)
+        assert died is None, (
+            f"the server had ended with {died}: {[e['message'] for e in self.server.events[-120:]]}"
+        )

@@ -482,6 +482,8 @@ def command_of(given: Sequence[str] | str | None) -> tuple[str, ...] | None:
     """A list of words, or what a shell makes of a text."""
     if given is None:
         return None
+    if isinstance(given, str) and "\x00" in given:
+        raise CallerError("command: a NUL character will not do; leave it out.")
     return ("/bin/sh", "-c", given) if isinstance(given, str) else tuple(given)
 
 
