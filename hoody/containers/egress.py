@@ -90,6 +90,7 @@ class Egress:
     _prepares: DeferredLock = field(factory=DeferredLock, init=False)
     _prepared: bool = field(default=False, init=False)
     _watch: RuleWatch | None = field(default=None, init=False)
+    _touches: int = field(default=0, init=False)
     _again: Any = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -118,12 +119,17 @@ class Egress:
 
         @raise Unavailable: if it cannot be.
         """
+        if self._watch is None:
+            self._keep_watch()
+        await self._set_rules()
+
+    async def _set_rules(self) -> None:
         await self._prepares.acquire()
         try:
+            touches = self._touches
             await self._do("set up the firewall", lambda: _nft(self.filters.text()))
-            if self._watch is None:
-                self._keep_watch()
-            self._prepared = True
+            # What another did meanwhile may have come behind ours.
+            self._prepared = touches == self._touches
         finally:
             self._prepares.release()
 
@@ -132,9 +138,9 @@ class Egress:
         if self._watch is not None:
             self._watch.stop()
             self._watch = None
-        if self._again is not None:
+        if self._again is not None and self._again.active():
             self._again.cancel()
-            self._again = None
+        self._again = None
 
     async def connect(self, namespace: int, number: int) -> Addresses:
         """
@@ -177,8 +183,12 @@ class Egress:
         """Have nothing of ours on this machine, but that it forwards packets."""
         self.close()
         await self.sweep(())
-        await self._do("remove the firewall", lambda: _nft(self.filters.removal()))
-        self._prepared = False
+        await self._prepares.acquire()  # a repair may be under way
+        try:
+            self._prepared = False
+            await self._do("remove the firewall", lambda: _nft(self.filters.removal()))
+        finally:
+            self._prepares.release()
 
     def traffic(self) -> dict[int, int]:
         """
@@ -217,14 +227,15 @@ class Egress:
 
     def _touched(self) -> None:
         _log.error("somebody else has changed the firewall's rules for containers")
+        self._touches += 1
         self._prepared = False
         if self._again is None:
             self._again = self._reactor.callLater(0, self._repair)
 
     def _repair(self) -> None:
-        # Until this has come back no other change starts one: so two servers, or a
-        # program that fights us, cannot have us do nothing else.
-        repairing = Deferred.fromCoroutine(self.prepare())
+        # Until this has come back, and a moment more, no other change starts one: so a
+        # program that fights us cannot have us do nothing else.
+        repairing = Deferred.fromCoroutine(self._set_rules())
         repairing.addErrback(lambda _: None)  # it is in the log
         repairing.addBoth(self._repaired)
 
@@ -232,7 +243,8 @@ class Egress:
         if self._prepared:
             _log.info("the firewall's rules for containers are there again")
         if self._watch is not None:
-            self._again = self._reactor.callLater(_REPAIR_SECONDS, self._look_again)
+            pause = _REPAIR_SECONDS if self._prepared else 5 * _REPAIR_SECONDS
+            self._again = self._reactor.callLater(pause, self._look_again)
 
     def _look_again(self) -> None:
         self._again = None
