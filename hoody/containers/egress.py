@@ -16,20 +16,23 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import Callable, Collection
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, TypeVar
 
 from attrs import define, field, frozen
-from twisted.internet.defer import DeferredLock
+from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
 from hoody.containers import netlink
 from hoody.containers.filters import Filters
 from hoody.containers.netlink import Netlink, NetlinkError
+from hoody.containers.rulewatch import RuleWatch
 from hoody.containers.within import in_a_new_one, within
 from hoody.errors import Unavailable
 from hoody.later import in_thread
@@ -44,6 +47,8 @@ large enough for a container of each number.
 INSIDE = "eth0"
 _FORWARDING = "/proc/sys/net/ipv4/ip_forward"
 _NFT_SECONDS = 20
+_REPAIR_SECONDS = 0.3
+_READY_SECONDS, _READY_LOOKS = 2.0, 10000
 _GET_NFT = "install nftables (as root: apt-get install nftables)"
 
 _log = Logger(namespace="hoody.egress")
@@ -84,7 +89,9 @@ class Egress:
     filters: Filters = field(init=False)
     _prepares: DeferredLock = field(factory=DeferredLock, init=False)
     _prepared: bool = field(default=False, init=False)
-    _forwards: bool = field(default=False, init=False)
+    _watch: RuleWatch | None = field(default=None, init=False)
+    _touches: int = field(default=0, init=False)
+    _again: Any = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         if not (0 < len(self.tag) <= 8 and self.tag.isascii() and self.tag.isalnum()):
@@ -97,6 +104,7 @@ class Egress:
             forbidden=self.forbidden,
             connections=self.connections,
             rate=self.rate,
+            mark="hoody " + secrets.token_hex(8),
         )
 
     async def lacks(self) -> list[str]:
@@ -105,17 +113,34 @@ class Egress:
 
     async def prepare(self) -> None:
         """
-        Have our rules as they should be, whatever is there. They are needed while there are
-        containers with a way out: so at each start of the server, before all else here.
+        Have our rules as they should be, whatever is there, and keep them so until
+        L{close}. They are needed while there are containers with a way out: so at each
+        start of the server, before all else here.
 
         @raise Unavailable: if it cannot be.
         """
+        if self._watch is None:
+            self._keep_watch()
+        await self._set_rules()
+
+    async def _set_rules(self) -> None:
         await self._prepares.acquire()
         try:
+            touches = self._touches
             await self._do("set up the firewall", lambda: _nft(self.filters.text()))
-            self._prepared = True
+            # What another did meanwhile may have come behind ours.
+            self._prepared = touches == self._touches
         finally:
             self._prepares.release()
+
+    def close(self) -> None:
+        """Look after nothing any more; what is there stays, for the containers that live on."""
+        if self._watch is not None:
+            self._watch.stop()
+            self._watch = None
+        if self._again is not None and self._again.active():
+            self._again.cancel()
+        self._again = None
 
     async def connect(self, namespace: int, number: int) -> Addresses:
         """
@@ -156,9 +181,14 @@ class Egress:
 
     async def remove_all(self) -> None:
         """Have nothing of ours on this machine, but that it forwards packets."""
+        self.close()
         await self.sweep(())
-        await self._do("remove the firewall", lambda: _nft(self.filters.removal()))
-        self._prepared = False
+        await self._prepares.acquire()  # a repair may be under way
+        try:
+            self._prepared = False
+            await self._do("remove the firewall", lambda: _nft(self.filters.removal()))
+        finally:
+            self._prepares.release()
 
     def traffic(self) -> dict[int, int]:
         """
@@ -186,6 +216,41 @@ class Egress:
             _log.error("cannot {what}: {error!r}", what=what, error=error)
             raise Unavailable(f"The server could not {what}: {_in_words(error)}.") from error
 
+    def _keep_watch(self) -> None:
+        watch = RuleWatch(self._reactor, self.filters.table, self.filters.mark, self._touched)
+        try:
+            watch.start()
+        except OSError as error:
+            _log.error("cannot watch the firewall: {error}", error=error)
+        else:
+            self._watch = watch
+
+    def _touched(self) -> None:
+        _log.error("somebody else has changed the firewall's rules for containers")
+        self._touches += 1
+        self._prepared = False
+        if self._again is None:
+            self._again = self._reactor.callLater(0, self._repair)
+
+    def _repair(self) -> None:
+        # Until this has come back, and a moment more, no other change starts one: so a
+        # program that fights us cannot have us do nothing else.
+        repairing = Deferred.fromCoroutine(self._set_rules())
+        repairing.addErrback(lambda _: None)  # it is in the log
+        repairing.addBoth(self._repaired)
+
+    def _repaired(self, _: object) -> None:
+        if self._prepared:
+            _log.info("the firewall's rules for containers are there again")
+        if self._watch is not None:
+            pause = _REPAIR_SECONDS if self._prepared else 5 * _REPAIR_SECONDS
+            self._again = self._reactor.callLater(pause, self._look_again)
+
+    def _look_again(self) -> None:
+        self._again = None
+        if not self._prepared:
+            self._again = self._reactor.callLater(0, self._repair)
+
     def _links(self) -> dict[int, str]:
         """Our interfaces on the host, by their index."""
         return {
@@ -199,9 +264,7 @@ class Egress:
 
     def _connect(self, namespace: int, number: int, addresses: Addresses) -> None:
         name = self._link_name(number)
-        if not self._forwards:
-            _forward()
-            self._forwards = True
+        _forward()
         with Netlink.of_this_thread() as host, within(namespace, _open_inside) as inside:
             here, there = _macs(number)
             pair = netlink.veth(name, here, INSIDE, there, namespace)
@@ -217,6 +280,7 @@ class Egress:
                 _without_ipv6(name)
                 self._furnish_host(host, made.index, addresses, there)
                 self._furnish_inside(inside, made.peer, addresses, here)
+                _until_ready(host, name)
             except BaseException:
                 _remove([name])
                 raise
@@ -252,6 +316,7 @@ def _in_words(error: Exception) -> str:
 
 
 def _nft(text: str) -> None:
+    """Have nft(8) do it, as one transaction."""
     done = subprocess.run(
         ["nft", "-f", "-"],  # noqa: S607  # where the machine has it
         input=text,
@@ -295,6 +360,15 @@ def _without_ipv6(name: str) -> None:
             setting.write("1")
     except FileNotFoundError:
         pass  # a kernel without it
+
+
+def _until_ready(host: Netlink, name: str) -> None:
+    # The kernel does this by itself, in a fraction of a millisecond: nobody tells us when.
+    for _ in range(_READY_LOOKS):
+        if host.link(name).is_ready:
+            return
+        time.sleep(_READY_SECONDS / _READY_LOOKS)
+    raise TimeoutError(errno.ETIMEDOUT, f"{name} does not become ready")
 
 
 def _remove(names: list[str]) -> None:

@@ -57,6 +57,7 @@ class Filters:
     @ivar block: what containers have their addresses from.
     @ivar forbidden: more that they must not reach.
     @ivar connections: how many one container may have at a time.
+    @ivar mark: by which it can be told who has made them.
     @ivar rate: how many it may begin in a second; four times as many at once.
     """
 
@@ -66,6 +67,7 @@ class Filters:
     forbidden: tuple[IPv4Network, ...] = field(default=())
     connections: int = 4096
     rate: int = 500
+    mark: str = "hoody"
 
     @property
     def unreachable(self) -> tuple[IPv4Network, ...]:
@@ -84,6 +86,8 @@ class Filters:
         networks = ", ".join(map(str, self.unreachable))
         return f"""{self.removal()}
 table inet {self.table} {{
+    comment "{self.mark}"
+
     set unreachable {{
         type ipv4_addr
         flags interval

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import sys
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network
 
@@ -38,6 +39,7 @@ _UP, _NO_ARP = 0x1, 0x80
 _SCOPE_LINK = 253
 _MAIN_TABLE, _STATIC, _UNICAST, _UNREACHABLE = 254, 4, 1, 7
 _PERMANENT = 0x80
+_READY = b"\x06"  # IF_OPER_UP, RFC 2863
 
 _ANSWER_BYTES = 1 << 16
 _SECONDS = 10
@@ -67,10 +69,13 @@ class Link:
     """
     @ivar index: its number in its namespace.
     @ivar peer: for a veth, that of its other end, in the other's namespace.
+    @ivar is_ready: whether it passes packets on. It does not as soon as it is up: the kernel
+        comes to that a moment after the other end is up, too, and drops what comes before.
     """
 
     index: int
     peer: int
+    is_ready: bool
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -200,7 +205,7 @@ class Netlink:
         self._socket.send(b"".join(packed))
         errors: list[NetlinkError | None] = []
         while len(errors) < len(requests):
-            for kind, flags, body in _messages(self._socket.recv(_ANSWER_BYTES)):
+            for kind, flags, body in messages(self._socket.recv(_ANSWER_BYTES)):
                 if kind == _ERROR:
                     errors.append(_error(flags, body))
         return errors
@@ -213,11 +218,12 @@ class Netlink:
         """
         body = _LINK.pack(0, 0, 0, 0, 0) + _name(name)
         self._socket.send(_pack(Request(_GET_LINK, 0, body), 0, 0))
-        for kind, flags, body in _messages(self._socket.recv(_ANSWER_BYTES)):
+        for kind, flags, body in messages(self._socket.recv(_ANSWER_BYTES)):
             if kind == _NEW_LINK:
-                peer = _find(5, body[_LINK.size :])  # IFLA_LINK
+                peer = find(5, body[_LINK.size :])  # IFLA_LINK
                 index = _LINK.unpack_from(body)[2]
-                return Link(index, int.from_bytes(peer or b"", "little"))
+                state = find(16, body[_LINK.size :])  # IFLA_OPERSTATE
+                return Link(index, int.from_bytes(peer or b"", sys.byteorder), state == _READY)
             error = _error(flags, body)
             if error is not None:
                 raise error
@@ -230,23 +236,25 @@ def _pack(request: Request, number: int, flags: int) -> bytes:
     return _HEADER.pack(size, request.kind, flags, number, 0) + request.body + bytes(-size % 4)
 
 
-def _messages(data: bytes) -> list[tuple[int, int, bytes]]:
-    """Kind, flags and body of each."""
+def messages(data: bytes) -> list[tuple[int, int, bytes]]:
+    """Kind, flags and body of each that the kernel has sent at once."""
     found = []
     while len(data) >= _HEADER.size:
         size, kind, flags, _, _ = _HEADER.unpack_from(data)
+        if size < _HEADER.size:
+            break
         found.append((kind, flags, data[_HEADER.size : size]))
         data = data[size + (-size % 4) :]
     return found
 
 
-def _find(wanted: int, data: bytes) -> bytes | None:
+def find(wanted: int, data: bytes) -> bytes | None:
     """The value of the first attribute of that kind."""
     while len(data) >= 4:
         size, kind = struct.unpack_from("=HH", data)
         if size < 4:
             break
-        if kind == wanted:
+        if kind & 0x3FFF == wanted:  # NLA_TYPE_MASK
             return data[4:size]
         data = data[size + (-size % 4) :]
     return None
@@ -257,6 +265,6 @@ def _error(flags: int, body: bytes) -> NetlinkError | None:
     number = -int(struct.unpack_from("=i", body)[0])
     if not number:
         return None
-    words = _find(1, body[4 + _HEADER.size :]) if flags & _HAS_WORDS else None
+    words = find(1, body[4 + _HEADER.size :]) if flags & _HAS_WORDS else None
     said = (words or b"").rstrip(b"\0").decode("utf-8", "replace")
     return NetlinkError(number, said or os.strerror(number))

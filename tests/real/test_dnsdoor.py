@@ -79,14 +79,20 @@ class Resolver:
                 connection, _ = self._tcp.accept()
                 self._connections.append(connection)
                 connection.settimeout(5)
-                for one in self._replies(read_framed(connection), tcp=True):
-                    connection.sendall(framed(one))
+                with contextlib.suppress(EOFError, OSError):  # of a test that is over
+                    for one in self._replies(read_framed(connection), tcp=True):
+                        connection.sendall(framed(one))
 
     def _replies(self, data: bytes, *, tcp: bool) -> list[bytes]:
         message = Message()
         message.fromStr(data)
         self.asked.append((str(message.queries[0].name), tcp))
         return self.reply(message, tcp)
+
+    def forget(self) -> None:
+        self.reply = truthful
+        self.asked.clear()
+        self.ports.clear()
 
     def close(self) -> None:
         os.write(self._told, b"x")
@@ -97,8 +103,9 @@ class Resolver:
             one.close()
 
 
-def read_framed(connection: socket.socket) -> bytes:
-    read = bytearray()
+def read_framed(connection: socket.socket, read: bytearray | None = None) -> bytes:
+    """@param read: what was read before, and is kept for the next time."""
+    read = bytearray() if read is None else read
     while (message := unframed(read)) is None:
         data = connection.recv(65536)
         if not data:
@@ -153,22 +160,40 @@ def addresses(message: Message) -> list[str]:
     return [cast(Record_A, answer.payload).dottedQuad() for answer in message.answers]
 
 
-@pytest.fixture
-def net(tmp_path: Path) -> Iterator[Net]:
-    resolv_conf = tmp_path / "resolv.conf"
-    resolv_conf.write_text(f"nameserver {RESOLVER}\n")
+@pytest.fixture(scope="module")
+def host_and_container(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Net]:
+    resolv_conf = tmp_path_factory.mktemp("host") / "resolv.conf"
     host, container = Namespace.make(), Namespace.make()
     server = Server(host, [container.descriptor], resolv_conf=str(resolv_conf))
     made = Net(host, container, server, Resolver(host), resolv_conf)
     try:
+        # With its first port Twisted opens a descriptor that it keeps, for when there are no more.
         server.do("open_door", container.descriptor, 1)
+        server.do("close_door", 1)
         yield made
     finally:
-        for resolver in (made.resolver, *made.more):
-            resolver.close()
-        server.stop()
+        made.resolver.close()
+        made.server.stop()
         host.close()
         container.close()
+
+
+@pytest.fixture
+def net(host_and_container: Net) -> Iterator[Net]:
+    """The door is new for each test, and nothing may be left of it."""
+    made = host_and_container
+    made.resolv_conf.write_text(f"nameserver {RESOLVER}\n")
+    made.resolver.forget()
+    before = made.descriptors()
+    made.server.do("open_door", made.container.descriptor, 1)
+    try:
+        yield made
+        made.server.do("close_door", 1)
+        assert made.descriptors(before) <= before
+    finally:
+        for resolver in made.more:
+            resolver.close()
+        made.more.clear()
 
 
 @pytest.mark.parametrize("tcp", [False, True], ids=["udp", "tcp"])
@@ -194,8 +219,9 @@ def test_a_truncated_answer_is_asked_for_again_by_tcp(net: Net) -> None:
 def test_a_stream_brings_many_answers_in_their_order(net: Net) -> None:
     with net.tcp() as sock:
         sock.sendall(b"".join(framed(question(f"host{n}.example", n)) for n in range(50)))
+        read = bytearray()
         for number in range(50):
-            assert int.from_bytes(read_framed(sock)[:2], "big") == number
+            assert int.from_bytes(read_framed(sock, read)[:2], "big") == number
 
 
 def test_what_is_not_the_answer_is_not_believed(net: Net) -> None:
@@ -360,7 +386,6 @@ def test_after_a_kill_it_opens_again(net: Net) -> None:
         net.server = Server(net.host, [net.container.descriptor], resolv_conf=str(net.resolv_conf))
         net.server.do("open_door", net.container.descriptor, 1)
     assert addresses(net.ask(question())) == [ADDRESS]
-    net.server.stop()
 
 
 def test_a_taken_port_is_told_and_leaves_nothing_open(net: Net) -> None:
