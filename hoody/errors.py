@@ -105,6 +105,18 @@ class PeerError(HoodyError):
     status = 502
 
 
+class BadGateway(HoodyError):
+    """A container did not answer, or not in HTTP."""
+
+    status = 502
+
+
+class GatewayTimeout(HoodyError):
+    """A container did not take the connection."""
+
+    status = 504
+
+
 class FormHadNoFile(CallerError):
     """A multipart form came to no file; its sender gets 400."""
 

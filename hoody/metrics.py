@@ -76,7 +76,7 @@ class Metrics:
         )
         self._durations = Histogram(
             "hoody_request_seconds",
-            "How long requests took that are not pipes.",
+            "How long requests took that are our own to answer.",
             buckets=_SECONDS,
             registry=registry,
         )
@@ -113,14 +113,14 @@ class Metrics:
         return generate_latest(self._registry)
 
     def request_is_over(self, area: str, method: str, status: int, seconds: float) -> None:
-        """@param area: C{pipe}, C{api} or C{other}."""
+        """@param area: C{pipe}, C{container}, C{api} or C{other}."""
         method = method if method in _METHODS else "other"
         key = (area, method, str(status))
         counter = self._counters.get(key)
         if counter is None:
             counter = self._counters[key] = self._requests.labels(*key)
         counter.inc()
-        if area != "pipe":
+        if area not in ("pipe", "container"):
             self._durations.observe(seconds)
 
     def pipe_is_over(self, *, failed: bool, delivered: int, spliced: int) -> None:

@@ -34,6 +34,7 @@ from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
 from hoody.blocking import BlockingWatch
 from hoody.containers.assembly import STATE, make_fleet
+from hoody.containers.fleet import Destinations
 from hoody.errors import DatabaseAway
 from hoody.later import sleep
 from hoody.metrics import Metrics
@@ -64,11 +65,13 @@ from hoody.resources.api.events import EventsFace
 from hoody.resources.api.images import ImagesFace
 from hoody.resources.api.inside import InsideFace
 from hoody.resources.api.operations import Operation
+from hoody.resources.doors import Doors
+from hoody.resources.gateway import GatewayFace
 from hoody.resources.guard import Guard
 from hoody.resources.health import Health, open_descriptors
 from hoody.resources.pipe import PipeFace
 from hoody.resources.progress import ProgressFace, encode
-from hoody.resources.root import Root, witness_request
+from hoody.resources.root import Root, containers_suffix, witness_request
 from hoody.settings import Settings, declared, flag, mask
 from hoody.store import databases
 from hoody.store.migrations import SchemaRefused
@@ -147,6 +150,12 @@ class Hoody(Service):
             make_mover=self._make_movers(),
         )
         guard = Guard(self._keyring, Suspects(settings.wrong_tokens))
+        self._gateway = GatewayFace(
+            destinations=Destinations(self._fleet),
+            doors=Doors(guard),
+            clock=reactor,
+            suffix=containers_suffix(settings.domain.encode()),
+        )
         self._events = EventsFace(self.database, self._feed, guard, reactor)
         self._progress = ProgressFace(
             self._watches,
@@ -204,6 +213,7 @@ class Hoody(Service):
                 needs_token=bool(settings.public_listeners),
                 operations=self._operations(),
             ),
+            gateway=self._gateway,
         )
         return Site(
             root,
@@ -396,6 +406,7 @@ class Hoody(Service):
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
         self._feed.close()
         self._progress.close()
+        self._gateway.close()
         await self._until(lambda: not self._events.followers)
         await self._until(lambda: not any(channel.requests for channel in self.site.connections))
         for channel in tuple(self.site.connections):

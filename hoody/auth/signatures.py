@@ -48,12 +48,22 @@ class Session:
     expires_at: datetime
 
 
+@frozen(kw_only=True)
+class ContainerSession:
+    """A browser that has shown a token to one container's URL: good for that one alone."""
+
+    token_id: str
+    container_id: str
+    expires_at: datetime
+
+
 class Signer:
     """Signs, and reads what was signed; whoever reads has to look at the time."""
 
     def __init__(self, key: bytes) -> None:
         self._capabilities = _serializer(key, "capability")
         self._sessions = _serializer(key, "session")
+        self._container_sessions = _serializer(key, "container-session")
         self._csrf = hashlib.sha256(b"csrf" + key).digest()
 
     def sign_capability(self, capability: Capability) -> str:
@@ -87,6 +97,21 @@ class Signer:
         try:
             token_id, expires = self._sessions.loads(text)
             return Session(token_id=token_id, expires_at=_time(expires))
+        except (BadData, ValueError, TypeError):
+            return None
+
+    def sign_container_session(self, session: ContainerSession) -> str:
+        """As the cookie has it."""
+        return self._container_sessions.dumps(
+            [session.token_id, session.container_id, int(session.expires_at.timestamp())]
+        )
+
+    def read_container_session(self, text: str) -> ContainerSession | None:
+        try:
+            token_id, container_id, expires = self._container_sessions.loads(text)
+            return ContainerSession(
+                token_id=token_id, container_id=container_id, expires_at=_time(expires)
+            )
         except (BadData, ValueError, TypeError):
             return None
 

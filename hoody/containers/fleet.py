@@ -383,6 +383,8 @@ class Destinations:
     _fleet: Fleet
 
     async def find(self, label: str) -> IDestination | None:
+        if not self._fleet.ready and self._fleet.lacks is None:
+            raise Unavailable("The containers are still being looked after; try again soon.")
         keeper = self._fleet.destination(label)
         return None if keeper is None else Destination(self._fleet, keeper)
 

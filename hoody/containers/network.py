@@ -38,9 +38,9 @@ class Network:
         """After a start: what nobody has any more goes, and the rules are as they should be."""
         numbers = [each.number for each in containers if each.egress == NAT]
         try:
-            await self._egress.sweep(numbers)
             if numbers:
                 await self._egress.prepare()
+            await self._egress.sweep(numbers)
         except HoodyError as error:
             _log.warn("containers have no way out: {reason}", reason=error.sentence)
 
@@ -69,6 +69,7 @@ class Network:
         for door in self._doors.values():
             await door.close()
         self._doors.clear()
+        self._egress.close()
         if not any(each.egress == NAT for each in containers):
             try:
                 await self._egress.remove_all()

@@ -8,7 +8,7 @@ C{_networkProducer}, C{_waitingForTransport}, C{_handlingRequest},
 C{_dataBuffer}, C{_optimisticEagerReadSize}, C{_transferDecoder},
 C{_savedTimeOut}, C{_respondToBadRequestAndDisconnect}, C{_send100Continue};
 of C{LineReceiver} C{_buffer}; of C{_ChunkedTransferDecoder} C{state},
-C{length} and C{_buffer}, of L{_IdentityTransferDecoder} C{contentLength}.
+C{length}, C{_trailerHeaders} and C{_buffer}, of L{_IdentityTransferDecoder} C{contentLength}.
 L{tests.contract.test_twisted_internals} fails when they change.
 """
 
@@ -17,12 +17,13 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from attrs import define
 from twisted.internet.abstract import FileDescriptor
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import (
+    IConsumer,
     IDelayedCall,
     IHalfCloseableProtocol,
     IPushProducer,
@@ -53,6 +54,7 @@ from hoody.protocols.spans import ChunkedSpan, CountedSpan, Span
 if TYPE_CHECKING:
     from hoody.protocols.request import Request
     from hoody.protocols.site import Site
+    from hoody.protocols.tunnel import TunnelEnd
 
 HEAD_LIMIT = 64 * 1024
 """Bytes of one request head, as the contract has it."""
@@ -133,6 +135,8 @@ class Channel(HTTPChannel):
     _descriptor: int | None = None
     _receipt: Receipt | None = None
     _promptness: Promptness | None = None
+    _tunnel: TunnelEnd | None = None
+    _write_closed = False
 
     # Connection
 
@@ -215,6 +219,9 @@ class Channel(HTTPChannel):
     def dataReceived(self, data: bytes) -> None:
         if self._lingering:
             self._discard(data)
+            return
+        if self._tunnel is not None:
+            self._tunnel.came(data)
             return
         if self._in_head and self._head_call is None and (data or self._buffer):
             self._head_call = self.callLater(self.site.head_timeout, self._head_is_late)
@@ -347,6 +354,9 @@ class Channel(HTTPChannel):
             return
         self._body_pending = False
         self.release()
+        # Twisted keeps them for nobody (its issue 12014).
+        lines = getattr(self._transferDecoder, "_trailerHeaders", ())
+        self.requests[-1].trailer_lines = [bytes(line) for line in lines]
         super().allContentReceived()
 
     def requestDone(self, request: Request) -> None:
@@ -437,8 +447,8 @@ class Channel(HTTPChannel):
     # Holding back
 
     def hold(self) -> None:
-        """Read no more of the body. What one read has brought already still comes."""
-        if self._body_pending and not self._held:
+        """Read no more of the body, or tunnel. What one read has brought already still comes."""
+        if (self._body_pending or self._tunnel is not None) and not self._held:
             self._held = True
             self._networkProducer.pauseProducing()
             self._read_less()
@@ -544,6 +554,10 @@ class Channel(HTTPChannel):
         """A hang-up was seen; if we do not read, see what it means."""
         if self._hangup is None or self not in self.site.parties:
             return
+        if self._tunnel is not None:
+            if self._hangup and not self._write_closed:
+                self.transport.abortConnection()
+            return
         if not self.requests or not self._deaf or self._lingering:
             return
         if self._receipt is not None and self._receipt.look():
@@ -591,6 +605,9 @@ class Channel(HTTPChannel):
         with its last request is answered; what waits has nobody to wait for.
         """
         self._read_closed = True
+        if self._tunnel is not None:
+            self._tunnel.ended()
+            return
         if self._receipt is not None:
             self._receipt.look()
         request = self.requests[0] if self.requests else None
@@ -613,6 +630,35 @@ class Channel(HTTPChannel):
 
     def writeConnectionLost(self) -> None:
         """We closed our half ourselves."""
+
+    # Tunnels
+
+    def become_tunnel(self, end: TunnelEnd) -> None:
+        """
+        HTTP is over here: whatever comes goes to C{end}, what has come already first. To be
+        held and released as a body is. The request lasts as long as the tunnel.
+        """
+        self.persistent = False
+        early = b"".join(self._dataBuffer) + self._buffer
+        self._dataBuffer, self._buffer = [], b""
+        self._tunnel = end
+        self._networkProducer.resumeProducing()
+        self.write_promptly()
+        if early:
+            end.came(early)
+        if self._read_closed:
+            end.ended()
+
+    def half_close(self) -> None:
+        """Say that no more will come from here; TLS has no such word, and closes."""
+        self._write_closed = True
+        half_close = getattr(self.transport, "loseWriteConnection", None)
+        if half_close is None or ISSLTransport.providedBy(self.transport):
+            super().loseConnection()
+        else:
+            # A transport that has a producer never closes.
+            cast(IConsumer, self.transport).unregisterProducer()
+            half_close()
 
     # Acknowledgement
 

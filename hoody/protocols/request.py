@@ -10,6 +10,7 @@ L{tests.contract.test_twisted_internals} fails when they change.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from io import BytesIO
 from random import getrandbits
 from typing import TYPE_CHECKING
@@ -18,14 +19,16 @@ from urllib.parse import unquote_to_bytes
 from twisted.python.failure import Failure
 from twisted.web import server
 from twisted.web.http import datetimeToString
+from twisted.web.http_headers import Headers
 
-from hoody.errors import CallerError, HoodyError, PeerError
+from hoody.errors import CallerError, HoodyError, NotSupported, PeerError
 from hoody.interfaces import IIntake
 from hoody.protocols import sockets
 
 if TYPE_CHECKING:
     from hoody.protocols.channel import Channel
     from hoody.protocols.site import Site
+    from hoody.protocols.tunnel import TunnelEnd
 
 BODY_LIMIT = 1024 * 1024
 """Bytes of a body that is not streamed."""
@@ -43,7 +46,9 @@ class Request(server.Request):
     @ivar intake: who claimed it; C{None} if it is rendered as usual.
     @ivar query: what stands behind the C{?}, as it came.
     @ivar request_id: the client's C{X-Request-Id} if it is a sane one, else made up.
-    @ivar host_name: the host it is for, lower case, without port.
+    @ivar authority: the host it is for, with its port, as the client wrote it.
+    @ivar host_name: the same in lower case, without port.
+    @ivar trailer_lines: what came behind the last chunk of its body.
     @ivar pipe_path: the pipe that it watches, or C{None}.
     @ivar body_done: whether the body has come to its end.
     @ivar received: bytes of the body so far.
@@ -57,7 +62,9 @@ class Request(server.Request):
     intake: IIntake | None = None
     query = b""
     request_id = b""
+    authority = b""
     host_name = b""
+    trailer_lines: Sequence[bytes] = ()
     pipe_path: str | None = None
     body_done = False
     received = 0
@@ -158,6 +165,8 @@ class Request(server.Request):
         target, hosts = self.uri, self.requestHeaders.getRawHeaders(b"host", [])
         if len(hosts) > 1 or (not hosts and self.clientproto == b"HTTP/1.1"):
             raise CallerError("An HTTP/1.1 request needs one Host header; send one.")
+        if self.method == b"CONNECT":
+            raise NotSupported("CONNECT is for proxies; this is none.")
         absolute = re.match(rb"https?://([^/?#]*)", target, re.IGNORECASE)
         if absolute is not None:
             hosts, target = [absolute[1]], target[absolute.end() :] or b"/"
@@ -165,7 +174,8 @@ class Request(server.Request):
             raise CallerError("The request's target must begin with a slash.")
         path, _, self.query = target.partition(b"?")
         self.path = path.partition(b"#")[0]
-        host = (hosts or [b""])[0].strip().lower()
+        self.authority = (hosts or [b""])[0].strip()
+        host = self.authority.lower()
         if not _HOST.fullmatch(host):
             raise CallerError("Host is not a host name; send one with its port, if any.")
         self.host_name = re.sub(rb":\d*$", b"", host).rstrip(b".")
@@ -183,6 +193,25 @@ class Request(server.Request):
         if self._expects_continue and not self.startedWriting:
             self._expects_continue = False
             self.channel.send_continue()
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits to be asked for the body."""
+        return self._expects_continue
+
+    def send_interim(self, status: int, reason: bytes, headers: Headers) -> None:
+        """Send a head that comes before the real one (RFC 9110 section 15.2)."""
+        if self.clientproto == b"HTTP/1.1" and not (self.gone or self.startedWriting):
+            self._expects_continue = self._expects_continue and status != 100
+            self.channel.writeHeaders(self.clientproto, b"%d" % status, reason, headers)
+            self.channel.flush()
+
+    def switch_protocols(self, reason: bytes, headers: Headers, end: TunnelEnd) -> None:
+        """Answer with 101; the connection becomes a tunnel, and the request lasts as long."""
+        self.setResponseCode(101, reason)
+        self.startedWriting = 1
+        self.channel.writeHeaders(self.clientproto, b"101", reason, headers)
+        self.channel.become_tunnel(end)
 
     def close_after(self) -> None:
         """Let no other request follow this one."""

@@ -75,15 +75,20 @@ def answer(request: Request, error: HoodyError, body: Body) -> None:
     if request.gone:
         return
     content_type, content = body
-    request.setResponseCode(error.status, HTTPStatus(error.status).phrase.encode())
+    set_status(request, error)
     request.setHeader(b"content-type", content_type)
     request.setHeader(b"content-length", b"%d" % len(content))
+    request.write(content)
+    request.finish()
+
+
+def set_status(request: Request, error: HoodyError) -> None:
+    """What an answer with C{error} bears, whatever its body."""
+    request.setResponseCode(error.status, HTTPStatus(error.status).phrase.encode())
     for name, value in error.headers.items():
         request.setHeader(name.encode(), value.encode())
     if not request.body_done or request.length != 0:
         request.close_after()
-    request.write(content)
-    request.finish()
 
 
 def refuse_connection(channel: Channel, error: HoodyError) -> None:

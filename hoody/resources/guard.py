@@ -7,7 +7,7 @@ The right token always passes; a wrong one costs its address, and nobody else.
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import datetime, timedelta
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from attrs import define
@@ -71,7 +71,7 @@ class Guard:
         """As L{admit}, for bearers whose token is at hand, and with no time to ask further."""
         if self.keyring.signer is None:
             raise _not_yet()
-        secret = _bearer_of(request)
+        secret = bearer_of(request)
         capability = _query_of(request).get("cap")
         if secret is None and capability is not None:
             return self._by_capability(request, capability, scope)
@@ -87,9 +87,9 @@ class Guard:
     async def _recognise(self, request: Request, scope: Scope, page: bool) -> Principal:
         if self.keyring.signer is None:
             raise _not_yet()
-        secret = _bearer_of(request)
+        secret = bearer_of(request)
         if secret is not None:
-            token = await self._find(request, secret)
+            token = await self.find(request, secret)
             return Principal(actor=token.alias, token=token)
         query = _query_of(request)
         if "cap" in query:
@@ -98,8 +98,14 @@ class Guard:
             await self._open_session(request, query["token"], page)
         return self._by_session(request)
 
-    async def _find(self, request: Request, secret: str) -> Token:
-        """Who has shown too many wrong ones does not have the database asked for more."""
+    async def find(self, request: Request, secret: str) -> Token:
+        """
+        Whose secret this is. Who has shown too many wrong ones does not have the database asked
+        for more.
+
+        @raise NoToken: if it is nobody's.
+        @raise TooMany: if they have shown too many such.
+        """
         token = self.keyring.find(secret)
         now = request.site.reactor.seconds()
         if token is None and not self.suspects.is_over(request.peer_address, now):
@@ -131,23 +137,20 @@ class Guard:
                 "A token in the URL is for pages and event streams, which browsers open;"
                 " send it as Authorization: Bearer."
             )
-        token = await self._find(request, secret)
+        token = await self.find(request, secret)
         raise GoTo(_without_token(request), self._cookie(token))
 
     def _cookie(self, token: Token) -> str:
         signer, now = self.keyring.signer, self.keyring.now
         assert signer is not None
-        expires = now + SESSION_LASTS
-        if token.expires_at is not None:
-            expires = min(expires, token.expires_at)
+        expires = session_end(token, now)
         text = signer.sign_session(Session(token_id=token.id, expires_at=expires))
-        age = int((expires - now).total_seconds())
-        return f"{COOKIE}={text}; Path=/; Max-Age={age}; Secure; HttpOnly; SameSite=Lax"
+        return session_cookie(COOKIE, text, expires - now)
 
     def _by_session(self, request: Request) -> Principal:
         signer = self.keyring.signer
         assert signer is not None
-        text = _cookie_of(request)
+        text = cookie_of(request, COOKIE)
         session = signer.read_session(text) if text else None
         if text is None or session is None or self.keyring.now >= session.expires_at:
             raise self._unknown()
@@ -194,11 +197,23 @@ class Guard:
         )
 
 
+def session_end(token: Token, now: datetime) -> datetime:
+    """When a session that begins now ends: not after its token."""
+    end = now + SESSION_LASTS
+    return end if token.expires_at is None else min(end, token.expires_at)
+
+
+def session_cookie(name: str, value: str, lasts: timedelta) -> str:
+    """As C{Set-Cookie} has it."""
+    age = int(lasts.total_seconds())
+    return f"{name}={value}; Path=/; Max-Age={age}; Secure; HttpOnly; SameSite=Lax"
+
+
 def _not_yet() -> Unavailable:
     return Unavailable("The database has not been reached yet; try again in a moment.")
 
 
-def _bearer_of(request: Request) -> str | None:
+def bearer_of(request: Request) -> str | None:
     given = request.getHeader(b"authorization")
     if given is None:
         return None
@@ -210,14 +225,14 @@ def _query_of(request: Request) -> dict[str, str]:
     return dict(parse_qsl(request.query.decode("ascii", "replace"), keep_blank_values=True))
 
 
-def _cookie_of(request: Request) -> str | None:
+def cookie_of(request: Request, wanted: str) -> str | None:
     """
-    Of two cookies of the name, browsers send the better one first (RFC 6265 section
+    A cookie. Of two cookies of the name, browsers send the better one first (RFC 6265 section
     5.4). What others look like is none of our business.
     """
     for part in (request.getHeader(b"cookie") or b"").decode("latin-1").split(";"):
         name, _, value = part.strip().partition("=")
-        if name == COOKIE:
+        if name == wanted:
             return value
     return None
 

@@ -11,7 +11,6 @@ from twisted.web.iweb import IRequest
 
 from hoody import __version__
 from hoody.auth.tokens import Scope
-from hoody.errors import NoSuchThing
 from hoody.metrics import CONTENT_TYPE
 from hoody.protocols.request import Request
 from hoody.resources import failures
@@ -166,24 +165,6 @@ def server_pages(
         failures.answer(cast(Request, request), error, failures.as_envelope(error))
 
     return app
-
-
-def unknown_host(request: Request) -> None:
-    """A name under the containers' domain that nobody has."""
-    error = NoSuchThing(
-        f"There is no container called {request.host_name.decode('ascii', 'replace')!r} here."
-    )
-    body = failures.as_line(error)
-    if b"text/html" in (request.getHeader(b"accept") or b""):
-        page = (
-            "<!doctype html><html lang=en><meta charset=utf-8><title>No such container</title>"
-            "<meta name=viewport content='width=device-width'>"
-            "<body style='font-family:system-ui;max-width:40em;margin:4em auto'>"
-            "<h1>No such container</h1><p>Nothing answers to this name here. Check the"
-            " address, or ask who gave it to you.</p></html>"
-        )
-        body = b"text/html; charset=utf-8", page.encode()
-    failures.answer(request, error, body)
 
 
 def _plain(request: Request, content: bytes) -> bytes:

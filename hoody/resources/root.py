@@ -18,7 +18,8 @@ from hoody.interfaces import IIntake, IRequestClaimer
 from hoody.metrics import Metrics
 from hoody.pipes import names
 from hoody.protocols.request import Request
-from hoody.resources import cors, failures, pages
+from hoody.resources import cors, failures, pages, refusals
+from hoody.resources.gateway import GatewayFace
 from hoody.resources.pipe import PipeFace
 
 PIPES = b"/api/v1/pipe"
@@ -29,7 +30,7 @@ class Area(Enum):
 
     PIPE = auto()
     SERVER = auto()
-    NOWHERE = auto()
+    CONTAINER = auto()
 
 
 @frozen
@@ -44,6 +45,11 @@ class Place:
     rest: bytes
 
 
+def containers_suffix(domain: bytes) -> bytes:
+    """What the hosts of containers end with."""
+    return b".containers." + domain
+
+
 def locate(domain: bytes, host: bytes, path: bytes) -> Place:
     """
     Find the place of a URL (the contract's "Hosts").
@@ -52,8 +58,8 @@ def locate(domain: bytes, host: bytes, path: bytes) -> Place:
     @param host: lower case, without port.
     @param path: still encoded, with its first slash.
     """
-    if host.endswith(b".containers." + domain):
-        return Place(Area.NOWHERE, path)
+    if host.endswith(containers_suffix(domain)):
+        return Place(Area.CONTAINER, path)
     if path == PIPES or path.startswith(PIPES + b"/"):
         return Place(Area.PIPE, path[len(PIPES) + 1 :])
     if host == b"pipe." + domain:
@@ -68,6 +74,8 @@ def witness_request(metrics: Metrics, domain: bytes, request: Request) -> None:
     kind = "other"
     if area is Area.PIPE:
         kind = "pipe"
+    elif area is Area.CONTAINER:
+        kind = "container"
     elif request.path.startswith(b"/api/"):
         kind = "api"
     metrics.request_is_over(
@@ -85,11 +93,18 @@ class Root(Resource):
     isLeaf = True
 
     def __init__(
-        self, *, domain: str, pipe: PipeFace, pipe_pages: Klein, server_pages: Klein
+        self,
+        *,
+        domain: str,
+        pipe: PipeFace,
+        pipe_pages: Klein,
+        server_pages: Klein,
+        gateway: GatewayFace,
     ) -> None:
         super().__init__()
         self._domain = domain.encode()
         self._pipe = pipe
+        self._gateway = gateway
         self._apps = {Area.PIPE: pipe_pages, Area.SERVER: server_pages}
         self._pages = {area: app.resource() for area, app in self._apps.items()}
 
@@ -98,13 +113,13 @@ class Root(Resource):
     def claim(self, request: Request) -> IIntake | None:
         place = self._locate(request)
         try:
+            if place.area is Area.CONTAINER:
+                return self._gateway.claim(request)
             if place.area is Area.PIPE:
                 return self._pipe.claim(request, place.rest)
             if request.path == b"*" and request.method != b"OPTIONS":
                 raise CallerError("The target * is for OPTIONS only.")
-            if request.length != 0 and place.area is Area.NOWHERE:
-                pages.unknown_host(request)
-            elif request.length != 0:
+            if request.length != 0:
                 self._check_route(request, place)
         except HoodyError as error:
             self.refuse(request, error)
@@ -114,16 +129,18 @@ class Root(Resource):
 
     def _check_route(self, request: Request, place: Place) -> None:
         """Refuse a body that nobody wants before it is sent."""
-        app = self._apps.get(place.area)
-        if app is not None:
-            path = unquote_to_bytes(b"/" + place.rest).decode("utf-8", "replace")
-            try:
-                app.url_map.bind("").match(path, request.method.decode("ascii", "replace"))
-            except HTTPException as error:
-                raise failures.routing_error(error) from None
+        app = self._apps[place.area]
+        path = unquote_to_bytes(b"/" + place.rest).decode("utf-8", "replace")
+        try:
+            app.url_map.bind("").match(path, request.method.decode("ascii", "replace"))
+        except HTTPException as error:
+            raise failures.routing_error(error) from None
 
     def refuse(self, request: Request, error: HoodyError) -> None:
         place = self._locate(request)
+        if place.area is Area.CONTAINER:
+            refusals.refuse(request, error)
+            return
         if place.area is Area.SERVER and request.path.startswith(b"/api/"):
             body = failures.as_envelope(error)
         else:
@@ -139,9 +156,7 @@ class Root(Resource):
     def render(self, request: Request) -> object:
         """Show a page."""
         place = self._locate(request)
-        if place.area is Area.NOWHERE:
-            pages.unknown_host(request)
-        elif request.method == b"OPTIONS":
+        if request.method == b"OPTIONS":
             cors.answer_preflight(request, private_network=self._pipe.private_network)
         else:
             self._show(request, place)

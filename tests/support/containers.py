@@ -122,7 +122,12 @@ class House:
         return lines[-1]["exit_code"], "".join(line["data"] for line in lines[:-1])
 
     def delete(self, name: str) -> None:
-        assert self.api("DELETE", f"/containers/{name}").status == 200
+        """As soon as nothing else is being done to it."""
+        late = time.monotonic() + 15
+        while (answer := self.api("DELETE", f"/containers/{name}")).status == 409:
+            assert time.monotonic() < late, answer.body
+            time.sleep(0.1)
+        assert answer.status == 200, answer.body
 
     @property
     def names(self) -> list[str]:
@@ -184,5 +189,5 @@ class House:
         shutil.rmtree(base, ignore_errors=True)
         shutil.rmtree(Path("/run/hoody") / self.server_id, ignore_errors=True)
         assert died is None, (
-            f"the server had ended with {died}: {[e['message'] for e in self.server.events[-120:]]}"
+            f"the server had ended with {died}: {[e['message'] for e in self.server.events[-9:]]}"
         )

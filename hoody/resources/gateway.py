@@ -1,0 +1,192 @@
+"""The containers as HTTP sees them: which request is for whom, and whether it may go there."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+from attrs import define, field, frozen
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+from zope.interface import implementer
+
+from hoody.auth.principal import Principal
+from hoody.errors import HoodyError, NoSuchThing, NoToken, NotServing
+from hoody.interfaces import IDestination, IDestinations, IIntake
+from hoody.protocols.kept import KeptConnections
+from hoody.protocols.request import Request
+from hoody.resources import refusals
+from hoody.resources.doors import Doors
+from hoody.resources.guard import GoTo, go_to
+from hoody.resources.passage import Means, Passage
+
+HTTP = "http"
+NOT_YET = ("cron", "pipe")
+"""Services of containers that have a host of their own, and no face yet."""
+LOOK_EVERY = 2.0
+"""Seconds between two looks at whether those who are inside still may be."""
+
+_LABEL = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
+_OF_SERVICE = re.compile(r"([0-9a-f]{24})-([0-9a-f]{24})-([a-z]+)-(\d{1,5})")
+
+
+@implementer(IDestinations)
+class NoContainers:
+    """Where there are none."""
+
+    async def find(self, label: str) -> IDestination | None:
+        return None
+
+
+@frozen(kw_only=True)
+class Address:
+    """
+    What a host name says (the contract's "Hosts").
+
+    @ivar label: a container's name, alias or id.
+    @ivar project_id: of its project; C{None} if it is not said.
+    @ivar service: what is wanted of it.
+    @ivar port: C{None} for the main one.
+    """
+
+    label: str
+    project_id: str | None = None
+    service: str = HTTP
+    port: int | None = None
+
+
+def read_address(name: str) -> Address | None:
+    """
+    @param name: the host's, less the domain, lower case.
+    @return: C{None} if nobody can be called so.
+    """
+    label, _, server = name.partition(".")
+    if not _LABEL.fullmatch(label):
+        return None
+    if not server:
+        return Address(label=label, service="cron" if label == "cron" else HTTP)
+    match = _OF_SERVICE.fullmatch(label)
+    # All servers of a database know all containers; whose it is, they say themselves.
+    if match is None or not _LABEL.fullmatch(server):
+        return None
+    return Address(project_id=match[1], label=match[2], service=match[3], port=int(match[4]))
+
+
+@define(eq=False, kw_only=True)
+class GatewayFace:
+    """
+    @ivar suffix: what stands behind the names of containers, with its first dot.
+    @ivar connect_timeout: seconds that a container may take to accept a connection.
+    @ivar keep: seconds for which a connection to one is kept for the next request.
+    """
+
+    destinations: IDestinations
+    doors: Doors
+    clock: IReactorTime
+    suffix: bytes
+    connect_timeout: float = 10.0
+    keep: float = 4.0
+    _means: Means = field(init=False)
+    _inside: dict[Passage, Principal] = field(factory=dict, init=False)
+    _looks: LoopingCall = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._means = Means(
+            clock=self.clock,
+            kept=KeptConnections(self.clock, self.keep),
+            connect_timeout=self.connect_timeout,
+        )
+        self._looks = LoopingCall(self._look)
+        self._looks.clock = self.clock
+
+    def claim(self, request: Request) -> IIntake:
+        """Take a request to its container; whatever comes of it is answered."""
+        passage = Passage(request, self._means, refuse=refusals.refuse, left=self._left)
+        passage.begin()
+        ensureDeferred(self._lead(passage)).addErrback(passage.fail)
+        return passage
+
+    def close(self) -> None:
+        """Let go of what is kept."""
+        self._means.kept.close()
+
+    async def _lead(self, passage: Passage) -> None:
+        request = passage.request
+        address = self._address(request)
+        destination = _checked(await self.destinations.find(address.label), address, request)
+        try:
+            principal = await self.doors.admit(request, destination)
+            if passage.is_over:
+                return
+            if principal is not None:
+                self._comes_in(passage, principal)
+            await passage.to(destination, address.port or destination.port)
+        except GoTo as elsewhere:
+            passage.answer(partial(_send_elsewhere, request, elsewhere))
+        except NotServing as error:
+            last_words = await self._last_words(request, destination, error)
+            passage.answer(partial(refusals.refuse, request, error, last_words))
+
+    def _address(self, request: Request) -> Address:
+        """@raise NoSuchThing: if nobody can be called so."""
+        name = request.host_name.removesuffix(self.suffix).decode("ascii")
+        address = read_address(name)
+        if address is None:
+            raise _unknown(request)
+        if address.service in NOT_YET:
+            raise NoSuchThing(f"Containers have no {address.service} under a host yet.")
+        return address
+
+    async def _last_words(
+        self, request: Request, destination: IDestination, error: NotServing
+    ) -> str:
+        """Of a container that failed, for those who may read its log."""
+        if error.why != "failed":
+            return ""
+        try:
+            await self.doors.recognise(request, destination)
+        except HoodyError:
+            return ""
+        return await destination.last_words()
+
+    # Those who are inside by the grace of a token
+
+    def _comes_in(self, passage: Passage, principal: Principal) -> None:
+        self._inside[passage] = principal
+        if not self._looks.running:
+            self._looks.start(LOOK_EVERY, now=False)
+
+    def _left(self, passage: Passage) -> None:
+        self._inside.pop(passage, None)
+        if not self._inside and self._looks.running:
+            self._looks.stop()
+
+    def _look(self) -> None:
+        for passage, principal in tuple(self._inside.items()):
+            if not self.doors.guard.still_admits(principal):
+                passage.give_up(NoToken("The token by which this was asked for is not valid now."))
+
+
+def _checked(destination: IDestination | None, address: Address, request: Request) -> IDestination:
+    """@raise NoSuchThing: if there is none, or nobody may come to it this way."""
+    if destination is None or address.project_id not in (None, destination.project_id):
+        raise _unknown(request)
+    if address.service != HTTP:
+        raise NoSuchThing(f"There is no service called {address.service!r}; there is http.")
+    if address.port not in (None, destination.port, *destination.ports):
+        raise NoSuchThing(
+            f"Port {address.port} of {destination.name} is not reachable from outside; name it in"
+            " the container's exposed_ports."
+        )
+    return destination
+
+
+def _unknown(request: Request) -> NoSuchThing:
+    name = request.host_name.decode("ascii", "replace")
+    return NoSuchThing(f"There is no container called {name!r} here.")
+
+
+def _send_elsewhere(request: Request, elsewhere: GoTo) -> None:
+    request.write(go_to(request, elsewhere))
+    request.finish()
