@@ -17,12 +17,12 @@ import msgspec
 from attrs import define, field
 
 from hoody.containers.images import confinement
-from hoody.containers.images.archives import Upload
+from hoody.containers.images.archives import Layout, Upload
 from hoody.containers.images.budget import Budget, Notes
 from hoody.containers.images.busybox import Busybox
 from hoody.containers.images.orders import Defaults, Image, Line, Order, read_order, write
 from hoody.containers.images.survey import survey
-from hoody.containers.images.tree import Tree
+from hoody.containers.images.tree import Attributes, Tree
 from hoody.containers.images.unpacking import Unpacking
 from hoody.errors import CallerError, HoodyError, Unavailable
 
@@ -76,6 +76,7 @@ def make(order: Order, answer: Answer) -> Image:
     maker.prepare()
     confinement.enter(into)
     tree = Tree(notes)
+    tree.folder([], Attributes(mode=0o755))
     defaults = maker.build(tree)
     tree.furnish()
     answer.say("looking at what was made")
@@ -98,7 +99,16 @@ def _maker(order: Order, notes: Notes, answer: Answer) -> IMaker:
 
     if order.kind == "archive":
         return Upload(_needed(order.file, "file"), budget, unpacking)
-    raise CallerError(f"kind: {order.kind!r} is not made yet.")
+    if order.kind == "layout":
+        return Layout(_needed(order.layout, "layout"), unpacking)
+    # What these two need takes as long to import as all the rest.
+    if order.kind == "registry":
+        from hoody.containers.images.registry import Registry
+
+        return Registry(order, unpacking, answer.say)
+    from hoody.containers.images.debian import Debian
+
+    return Debian(order, answer.say)
 
 
 def _needed(value: str | None, name: str) -> str:
@@ -115,8 +125,6 @@ def _open_empty(path: str) -> int:
         raise HoodyError(f"into: {path} is no folder ({error.strerror}); make it.") from None
     if os.listdir(descriptor):
         raise HoodyError(f"into: {path} is not empty; give an empty folder.")
-    os.fchmod(descriptor, 0o755)
-    os.fchown(descriptor, 0, 0)
     return descriptor
 
 
