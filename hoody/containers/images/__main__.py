@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import time
 import traceback
@@ -77,6 +78,7 @@ def make(order: Order, answer: Answer) -> Image:
     confinement.enter(into)
     tree = Tree(notes)
     tree.folder([], Attributes(mode=0o755))
+    _end_after(order.seconds)
     defaults = maker.build(tree)
     tree.furnish()
     answer.say("looking at what was made")
@@ -87,6 +89,18 @@ def make(order: Order, answer: Answer) -> Image:
         entries=found.entries,
         skipped=notes.told(),
     )
+
+
+def _end_after(seconds: float) -> None:
+    """An archive can be slow to unpack by intent."""
+
+    def late(number: int, frame: object) -> None:
+        raise Unavailable(
+            f"The image took longer than {seconds:.0f} s to be unpacked; make it smaller."
+        )
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
 
 
 def _maker(order: Order, notes: Notes, answer: Answer) -> IMaker:

@@ -22,11 +22,10 @@ _REFERENCE = re.compile(
 )
 _MOST = 255
 HTTPS = 443
-_EMBEDDING = [
-    ipaddress.ip_network(text)
-    for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32")
-]
-"""IPv6 addresses that lead to an IPv4 one: NAT64 (RFC 6052, 8215), 6to4, Teredo."""
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""The Internet's (RFC 4291, section 2.4); NAT64 and mapped IPv4 addresses are outside."""
+_EMBEDDING = [ipaddress.ip_network(text) for text in ("2002::/16", "2001::/32")]
+"""In it and yet leading to IPv4 ones: 6to4, Teredo."""
 
 
 @frozen(kw_only=True)
@@ -80,9 +79,6 @@ def read(text: str, registries: Collection[str]) -> Reference:
 def is_public(address: str) -> bool:
     """Whether an IP address is one of the Internet's, and not of this machine or its network."""
     ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None or any(ip in network for network in _EMBEDDING):
-            return False
-        if ip.is_site_local:
-            return False
+    if ip.version == 6 and (ip not in _UNICAST or any(ip in network for network in _EMBEDDING)):
+        return False
     return ip.is_global and not ip.is_multicast
