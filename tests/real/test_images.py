@@ -111,9 +111,7 @@ class TestUpload:
 
 
 class TestWaysOut:
-    @pytest.mark.parametrize(
-        "name", ["../escaped", "a/../../escaped", "/../escaped", "./..", "..", "a/.."]
-    )
+    @pytest.mark.parametrize("name", ["../escaped", "a/../../escaped", "/../escaped", ".."])
     def test_dots_are_refused(self, shop: Workshop, name: str) -> None:
         assert "'..'" in shop.refused(folder("a"), member(name, b"x"))
 
