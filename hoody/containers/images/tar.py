@@ -94,6 +94,8 @@ class Archive:
     _source: Source
     position: int = field(default=0, init=False)
     _ahead: bytes = field(default=b"", init=False)
+    _at: int = field(default=0, init=False)
+    """So much of C{_ahead} was taken: to cut it off each time would copy the rest."""
     _left: int = field(default=0, init=False)
     """Bytes of the entry's data that were not read."""
     _padding: int = field(default=0, init=False)
@@ -279,9 +281,10 @@ class Archive:
         return data
 
     def _take(self, count: int) -> bytes:
-        if not self._ahead:
-            self._ahead = self._source.read(PIECE)
-        data, self._ahead = self._ahead[:count], self._ahead[count:]
+        if self._at == len(self._ahead):
+            self._ahead, self._at = self._source.read(PIECE), 0
+        data = self._ahead[self._at : self._at + count]
+        self._at += len(data)
         self.position += len(data)
         return data
 
