@@ -104,7 +104,11 @@ class TestUpload:
         assert image.entries == 1 + len(list(shop.everything()))
 
     def test_what_the_runtime_mounts_on_is_there(self, shop: Workshop) -> None:
-        shop.image(member("hello", b"hi"))
+        shop.image(member("a/b/hello", b"hi", uid=5))
+        owned = {name: os.lstat(name).st_uid for name in shop.everything()}
+        assert sorted(set(owned.values())) == [0, 5]
+        assert stat.S_IMODE(shop.path("a/b").stat().st_mode) == 0o755
+        assert stat.S_IMODE(shop.into.stat().st_mode) == 0o755
         for name in ("proc", "sys", "dev", "run", "tmp", "etc"):
             assert shop.path(name).is_dir()
         assert shop.path("etc/resolv.conf").read_bytes() == b""
