@@ -52,7 +52,7 @@ class Debian:
             if match:
                 self.say(match[0].removeprefix("I: "))
 
-        environment = {"DEBIAN_FRONTEND": "noninteractive", "TMPDIR": "/tmp"}  # noqa: S108
+        environment = {"DEBIAN_FRONTEND": "noninteractive"}
         process = await programs.start(command, "/", environment)
         ended = await programs.watch(process, self.order.seconds, hear)
         if ended.status:

@@ -17,9 +17,13 @@ _PR_SET_PDEATHSIG = 1
 _LAST_LINES = 20
 _MOST_LINE = 64 * 1024
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TMPDIR = "/dev/shm"  # noqa: S108  # one of their own
 # A pid namespace ends with its first process, which ends with unshare(1), which ends with
-# us; and what is mounted in the mount namespace goes with it.
-_WITHIN = ["unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"]
+# us; and what is mounted in the mount namespace goes with it, temporary files too.
+_WITHIN = [
+    *("unshare", "--mount", "--pid", "--fork", "--kill-child=KILL", "--mount-proc", "--"),
+    *("sh", "-c", f'mount -t tmpfs -o mode=1777 tmpfs {TMPDIR} && exec "$@"', "sh"),
+]
 _libc = ctypes.CDLL(None)
 
 
@@ -51,7 +55,7 @@ async def start(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         cwd=folder,
-        env={"PATH": _PATH, "LANG": "C.UTF-8", **environment},
+        env={"PATH": _PATH, "LANG": "C.UTF-8", "TMPDIR": TMPDIR, **environment},
         limit=_MOST_LINE,
         preexec_fn=lambda: _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0),
     )
