@@ -31,7 +31,7 @@ class Debian:
     say: Callable[[str], None]
 
     def prepare(self) -> None:
-        command = self._command()
+        command = self._words()
         programs.require("mmdebstrap", "mmdebstrap")
         asyncio.run(self._make(command))
 
@@ -61,7 +61,7 @@ class Debian:
             kind = CallerError if _NO_SUCH.search(why) else Unavailable
             raise kind(f"mmdebstrap made no Debian {self.order.suite}: {why[:500]}.")
 
-    def _command(self) -> list[str]:
+    def _words(self) -> list[str]:
         order = self.order
         if not _SUITE.fullmatch(order.suite):
             raise CallerError(

@@ -77,7 +77,7 @@ class Registry:
                 "HOME": folder,
                 "XDG_RUNTIME_DIR": folder,
             }
-            process = await programs.start(self._command(reference), folder, environment)
+            process = await programs.start(self._words(reference), folder, environment)
         finally:
             confinement.set_network(home)
             os.close(home)
@@ -90,7 +90,7 @@ class Registry:
         if ended.status:
             raise _error(reference, ended, gate)
 
-    def _command(self, reference: Reference) -> list[str]:
+    def _words(self, reference: Reference) -> list[str]:
         # Whose signatures are asked for is the administrator's choice, where there is one.
         policy = [] if os.path.exists(_POLICY) else ["--insecure-policy"]
         verify = ["--src-tls-verify=false"] if self.order.rehearsal else []
