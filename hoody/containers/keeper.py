@@ -321,7 +321,7 @@ class Keeper:
     async def _bury(self, order: Order) -> Outcome:
         """It ended by itself: what is left of it is tidied up."""
         run, self.run = self.run, None
-        status = None if run is None else run.status
+        status = None if run is None else await run.how_it_ended(self.around.reactor)
         if run is not None:
             run.close()
         await self.around.close_door(self.container.id)

@@ -30,12 +30,15 @@ from hoody.containers.namespaces import NetworkNamespace, NotAContainer
 from hoody.containers.spec import OPEN_FILES, RANGE, Surroundings, first_id, specification
 from hoody.containers.storage import Storage
 from hoody.errors import HoodyError
+from hoody.later import sleep
 from hoody.pidfds import Ended, exit_status, send
 
 CREATE_SECONDS = 30.0
 CALL_SECONDS = 15.0
 KILL_SECONDS = 10.0
 """How long processes may take to end that were killed."""
+STATUS_SECONDS = 1.0
+"""How long it may take to hear how one ended that was no child of ours."""
 
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _INITS = ("/usr/bin/tini-static", "/usr/bin/docker-init")
@@ -83,6 +86,18 @@ class Run:
             done.callback(None)
         if self.ended is not None:
             self.ended()
+
+    async def how_it_ended(self, reactor: Any) -> int | None:
+        """
+        See L{exit_status}. Of one that is no child of ours the kernel tells when its parent,
+        whoever that is by now, has heard of it: so not always at once.
+        """
+        late = reactor.seconds() + STATUS_SECONDS
+        while self.status is None and self._descriptor >= 0 and reactor.seconds() < late:
+            self.status = exit_status(self._descriptor, self.incarnation.pid)
+            if self.status is None:
+                await sleep(reactor, 0.02)
+        return self.status
 
     def signal(self, number: int) -> None:
         if not self.over and self._descriptor >= 0:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import os
+import socket
 import stat
+import struct
 import subprocess
 import tarfile
 from collections.abc import Iterator
@@ -12,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from hoody.containers.images.budget import Notes
+from hoody.containers.images.survey import survey
 from tests.support.images import (
     Workshop,
     dangers,
@@ -104,16 +108,18 @@ class TestUpload:
         assert image.entries == 1 + len(list(shop.everything()))
 
     def test_what_the_runtime_mounts_on_is_there(self, shop: Workshop) -> None:
-        shop.image(member("hello", b"hi"))
+        shop.image(member("a/b/hello", b"hi", uid=5))
+        owned = {name: os.lstat(name).st_uid for name in shop.everything()}
+        assert sorted(set(owned.values())) == [0, 5]
+        assert stat.S_IMODE(shop.path("a/b").stat().st_mode) == 0o755
+        assert stat.S_IMODE(shop.into.stat().st_mode) == 0o755
         for name in ("proc", "sys", "dev", "run", "tmp", "etc"):
             assert shop.path(name).is_dir()
         assert shop.path("etc/resolv.conf").read_bytes() == b""
 
 
 class TestWaysOut:
-    @pytest.mark.parametrize(
-        "name", ["../escaped", "a/../../escaped", "/../escaped", "./..", "..", "a/.."]
-    )
+    @pytest.mark.parametrize("name", ["../escaped", "a/../../escaped", "/../escaped", ".."])
     def test_dots_are_refused(self, shop: Workshop, name: str) -> None:
         assert "'..'" in shop.refused(folder("a"), member(name, b"x"))
 
@@ -328,3 +334,28 @@ class TestMuch:
             limits={"bytes": 1_000_000, "entries": 10},
         )
         assert "more than" in (line.error or "")
+
+
+def test_the_last_look_makes_harmless_what_came_by_other_ways(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "bin").mkdir(parents=True)
+    for name, mode in (("su", 0o4755), ("wall", 0o2755), ("ping", 0o755), ("ls", 0o755)):
+        (root / "bin" / name).write_bytes(b"12345")
+        os.chown(root / "bin" / name, 0, 5)
+        (root / "bin" / name).chmod(mode)
+    capability = struct.pack("<5I", 0x02000001, 1 << 13, 0, 0, 0)
+    os.setxattr(root / "bin" / "ping", "security.capability", capability)
+    os.link(root / "bin" / "ls", root / "ls")
+    os.mknod(root / "null", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+    os.mknod(root / "white", stat.S_IFCHR, 0)
+    os.mknod(root / "disk", stat.S_IFBLK | 0o666, os.makedev(8, 0))
+    os.mkfifo(root / "fifo")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(root / "socket"))
+    assert len(dangers(root)) == 7
+    notes = Notes()
+    found = survey(notes, os.fsencode(root))
+    assert not dangers(root)
+    assert (found.size, found.entries) == (20, 8)
+    assert (root / "bin" / "su").stat().st_gid == 5
+    assert len(notes.told()) == 2

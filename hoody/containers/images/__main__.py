@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
 import time
 import traceback
@@ -17,12 +18,12 @@ import msgspec
 from attrs import define, field
 
 from hoody.containers.images import confinement
-from hoody.containers.images.archives import Upload
+from hoody.containers.images.archives import Layout, Upload
 from hoody.containers.images.budget import Budget, Notes
 from hoody.containers.images.busybox import Busybox
 from hoody.containers.images.orders import Defaults, Image, Line, Order, read_order, write
 from hoody.containers.images.survey import survey
-from hoody.containers.images.tree import Tree
+from hoody.containers.images.tree import Attributes, Tree
 from hoody.containers.images.unpacking import Unpacking
 from hoody.errors import CallerError, HoodyError, Unavailable
 
@@ -76,6 +77,8 @@ def make(order: Order, answer: Answer) -> Image:
     maker.prepare()
     confinement.enter(into)
     tree = Tree(notes)
+    tree.folder([], Attributes(mode=0o755))
+    _end_after(order.seconds)
     defaults = maker.build(tree)
     tree.furnish()
     answer.say("looking at what was made")
@@ -88,6 +91,18 @@ def make(order: Order, answer: Answer) -> Image:
     )
 
 
+def _end_after(seconds: float) -> None:
+    """An archive can be slow to unpack by intent."""
+
+    def late(number: int, frame: object) -> None:
+        raise Unavailable(
+            f"The image took longer than {seconds:.0f} s to be unpacked; make it smaller."
+        )
+
+    signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 def _maker(order: Order, notes: Notes, answer: Answer) -> IMaker:
     budget = Budget(order.limits)
     if order.kind == "busybox":
@@ -98,7 +113,16 @@ def _maker(order: Order, notes: Notes, answer: Answer) -> IMaker:
 
     if order.kind == "archive":
         return Upload(_needed(order.file, "file"), budget, unpacking)
-    raise CallerError(f"kind: {order.kind!r} is not made yet.")
+    if order.kind == "layout":
+        return Layout(_needed(order.layout, "layout"), unpacking)
+    # What these two need takes as long to import as all the rest.
+    if order.kind == "registry":
+        from hoody.containers.images.registry import Registry
+
+        return Registry(order, unpacking, answer.say)
+    from hoody.containers.images.debian import Debian
+
+    return Debian(order, answer.say)
 
 
 def _needed(value: str | None, name: str) -> str:
@@ -115,8 +139,6 @@ def _open_empty(path: str) -> int:
         raise HoodyError(f"into: {path} is no folder ({error.strerror}); make it.") from None
     if os.listdir(descriptor):
         raise HoodyError(f"into: {path} is not empty; give an empty folder.")
-    os.fchmod(descriptor, 0o755)
-    os.fchown(descriptor, 0, 0)
     return descriptor
 
 

@@ -110,7 +110,8 @@ class Busybox:
         )
         for applet in self._applets:
             parts = parts_of(applet.encode())
-            if parts != [b"bin", b"busybox"]:
+            # (At the top there is but linuxrc, for initial RAM disks.)
+            if parts != [b"bin", b"busybox"] and len(parts) > 1:
                 tree.symlink(parts, b"/bin/busybox", Attributes(mode=0o777))
         for path, text in _FILES.items():
             data = text.encode()

@@ -23,7 +23,7 @@ CLONE_NEWNET = 0x40000000
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 32, 4096, 16384, 1 << 18
 _MNT_DETACH = 2
-_PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 2, 4
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 4, 8
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -31,6 +31,8 @@ _SYS_PIVOT_ROOT = {"x86_64": 155, "i686": 217, "armv7l": 218}
 # CAP_CHOWN; CAP_DAC_OVERRIDE, to fill folders that are read-only; CAP_FOWNER, for the modes
 # and times of what belongs to others; CAP_FSETID, to keep the setgid bit of folders.
 _KEPT = (0, 1, 3, 4)
+_USER = 65533
+"""Nobody else's, we hope: who has our uid could be sent signals."""
 _MEMORY = 1024**3
 _OPEN_FILES = 256
 
@@ -46,12 +48,6 @@ def die_with_parent(parent: int | None) -> None:
     _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
     if os.getppid() != (os.getppid() if parent is None else parent):
         raise SystemExit(1)
-
-
-def _will_die_with_parent() -> bool:
-    number = ctypes.c_int(0)
-    _check(_libc.prctl(_PR_GET_PDEATHSIG, ctypes.byref(number), 0, 0, 0), "prctl")
-    return number.value == signal.SIGKILL
 
 
 def require_root() -> None:
@@ -85,7 +81,10 @@ def enter(descriptor: int) -> None:
     _check(_libc.umount2(b".", _MNT_DETACH), "umount2")
     os.chdir("/")
     os.umask(0)
+    parent = os.getppid()
     _drop()
+    # The kernel forgets this when a process becomes somebody else (prctl(2)).
+    die_with_parent(parent)
 
 
 def _drop() -> None:
@@ -103,15 +102,17 @@ def _drop() -> None:
         if capability not in _KEPT:
             _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0)
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl")
+    # Root without capabilities may still send signals to all that is root's.
+    _check(_libc.prctl(_PR_SET_KEEPCAPS, 1, 0, 0, 0), "prctl")
+    os.setgroups([])
+    os.setresgid(_USER, _USER, _USER)
+    os.setresuid(_USER, _USER, _USER)
     kept = sum(1 << capability for capability in _KEPT)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
     # Effective, permitted, inheritable; the upper 32 likewise.
     sets = (ctypes.c_uint32 * 6)(kept, kept, 0, 0, 0, 0)
     _check(_libc.capset(header, sets), "capset")
     _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl")
-    # The kernel forgets it when credentials change in some ways.
-    if not _will_die_with_parent():
-        raise SystemExit(1)
 
 
 def unshare(flags: int) -> None:

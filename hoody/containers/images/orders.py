@@ -46,7 +46,7 @@ class Order(
     @ivar into: an existing, empty directory, which becomes the root file system.
     @ivar parent: the pid of who asks; with its end all of it ends. The one that started the
         process, if left out.
-    @ivar seconds: how long it may take, for what comes over the network.
+    @ivar seconds: how long it may take to be fetched, and again to be unpacked.
     @ivar file: of an C{archive}: what was uploaded.
     @ivar layout: of a C{layout}: its folder, and C{:REF} where it has several images.
     @ivar reference: of a C{registry}: C{HOST/REPOSITORY}, with C{:TAG} or C{@sha256:...}.

@@ -30,6 +30,8 @@ _SPANS = 200_000
 _LARGEST = 2**63 - 1
 _RECORD = re.compile(rb"([1-9][0-9]{0,7}) ")
 _XATTR = b"SCHILY.xattr."
+_FOR_ALL = {b"uid", b"gid", b"mtime"}
+"""What a global head is heeded for."""
 
 
 class Kind(Enum):
@@ -92,6 +94,8 @@ class Archive:
     _source: Source
     position: int = field(default=0, init=False)
     _ahead: bytes = field(default=b"", init=False)
+    _at: int = field(default=0, init=False)
+    """So much of C{_ahead} was taken: to cut it off each time would copy the rest."""
     _left: int = field(default=0, init=False)
     """Bytes of the entry's data that were not read."""
     _padding: int = field(default=0, init=False)
@@ -125,7 +129,11 @@ class Archive:
             letter = head[156:157]
             if letter in b"gxX":
                 records = _records(self._extension(size), sparse)
-                (self._global if letter == b"g" else found).update(records)
+                if letter == b"g":
+                    # Few, or who has many entries behind many of these keeps us for hours.
+                    self._global.update((key, records[key]) for key in _FOR_ALL & records.keys())
+                else:
+                    found.update(records)
             elif letter == b"L":
                 found[b"path"] = self._extension(size).rstrip(b"\0")
             elif letter == b"K":
@@ -141,7 +149,10 @@ class Archive:
         # Some have summed signed characters.
         if said not in (sum(blank), sum(blank) - 256 * sum(byte > 127 for byte in blank)):
             raise _broken("what should be an entry's head has a wrong checksum")
-        return _number(head[124:136])
+        size = _number(head[124:136])
+        if size < 0:
+            raise _broken("an entry has less than no bytes")
+        return size
 
     def _entry(self, head: bytes, size: int, more: dict[bytes, bytes], sparse: list[int]) -> Entry:
         name, letter = _text(head[:100]), head[156:157]
@@ -151,11 +162,11 @@ class Archive:
         kind = _KINDS.get(letter, Kind.OTHER)
         if letter == b"M":
             raise _broken(f"{shown(name)} is one of several volumes; give it as one archive")
-        if letter in b"0\0" and name.endswith(b"/"):
-            kind = Kind.DIRECTORY  # before POSIX
         stored = _decimal(more[b"size"]) if b"size" in more else size
         self._left = stored if kind in _WITH_DATA else 0
         self._padding = -self._left % _BLOCK
+        if letter in b"0\0" and name.endswith(b"/"):
+            kind = Kind.DIRECTORY  # as before POSIX; what it has of data is skipped
         real, spans = self._left, None
         if kind is Kind.FILE:
             real, spans = self._sparse(head, more, sparse)
@@ -182,7 +193,7 @@ class Archive:
         """The size with holes, and where there are none."""
         real = more.get(b"GNU.sparse.realsize", more.get(b"GNU.sparse.size"))
         if head[156:157] == b"S":
-            numbers, size = self._old_map(head), _number(head[483:495])
+            numbers, size = self._old_map(head), max(0, _number(head[483:495]))
         elif real is None:
             return self._left, None
         elif b"GNU.sparse.major" in more:
@@ -270,9 +281,10 @@ class Archive:
         return data
 
     def _take(self, count: int) -> bytes:
-        if not self._ahead:
-            self._ahead = self._source.read(PIECE)
-        data, self._ahead = self._ahead[:count], self._ahead[count:]
+        if self._at == len(self._ahead):
+            self._ahead, self._at = self._source.read(PIECE), 0
+        data = self._ahead[self._at : self._at + count]
+        self._at += len(data)
         self.position += len(data)
         return data
 
@@ -311,7 +323,7 @@ def _decimal(text: bytes) -> int:
 
 
 def _time(text: bytes) -> int:
-    match = re.fullmatch(rb"(-?[0-9]{1,12})(?:\.([0-9]{0,30}))?", text)
+    match = re.fullmatch(rb"(-?[0-9]{1,20})(?:\.([0-9]{0,30}))?", text)
     if match is None:
         raise _broken(f"{shown(text)} is no time")
     fraction = (match[2] or b"").ljust(9, b"0")[:9]

@@ -256,6 +256,7 @@ class Tree:
         except FileNotFoundError:
             self._enter(folder)
             os.mkdir(path, 0o755)
+            os.chown(path, 0, 0)
             os.utime(path, ns=(0, 0))
             return path
         if stat.S_ISDIR(mode):
