@@ -64,7 +64,7 @@ def send(descriptor: int, number: int) -> None:
 def exit_status(descriptor: int, pid: int) -> int | None:
     """
     How a process ended that has: its status, or minus the signal; of one that is no child
-    of ours only where the kernel tells (Linux 6.15), else C{None}.
+    of ours only where the kernel tells, else C{None}.
     """
     try:
         found, word = os.waitpid(pid, os.WNOHANG)
@@ -77,6 +77,16 @@ def exit_status(descriptor: int, pid: int) -> int | None:
         fcntl.ioctl(descriptor, _GET_INFO, asked)
     except OSError:
         return None
-    if not struct.unpack_from("Q", asked)[0] & _INFO_EXIT:
+    if struct.unpack_from("Q", asked)[0] & _INFO_EXIT:
+        return os.waitstatus_to_exitcode(struct.unpack_from("i", asked, 60)[0])
+    return _of_who_is_not_heard_of(pid)
+
+
+def _of_who_is_not_heard_of(pid: int) -> int | None:
+    """Of a zombie: its parent has not asked yet, and may never (proc(5), stat, 52)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            words = file.read().rpartition(b")")[2].split()
+    except OSError:
         return None
-    return os.waitstatus_to_exitcode(struct.unpack_from("i", asked, 60)[0])
+    return os.waitstatus_to_exitcode(int(words[-1])) if words[0] == b"Z" else None
