@@ -20,6 +20,11 @@ LINE_LIMIT = 4096
 
 Header = tuple[bytes, bytes]
 
+HEAD_END = re.compile(rb"\r?\n\r?\n")
+"""
+A line may end with a mere LF (RFC 9112 section 2.2): busybox httpd passes on what its CGI
+programs say, and these say it so. What we pass on has CR LF throughout.
+"""
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-9]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _HEADER = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\x00-\x08\x0a-\x1f\x7f]*)")
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
@@ -71,7 +76,7 @@ def read_head(data: bytes) -> AnswerHead:
     @param data: a head, without the empty line at its end.
     @raise NoAnswer: if it is none.
     """
-    first, *lines = data.split(b"\r\n")
+    first, *lines = [line.removesuffix(b"\r") for line in data.split(b"\n")]
     match = _STATUS.fullmatch(first)
     if match is None:
         raise NoAnswer("its first line is no status line of HTTP/1")
@@ -88,7 +93,7 @@ def read_headers(lines: list[bytes]) -> list[Header]:
     Headers or trailers.
 
     @raise NoAnswer: also for a line that goes on with the one before it (obs-fold), for
-        a bare CR or LF, and for a space before the colon (RFC 9112 sections 2.2, 5.1, 5.2).
+        a bare CR, and for a space before the colon (RFC 9112 sections 2.2, 5.1, 5.2).
     """
     headers = []
     for line in lines:

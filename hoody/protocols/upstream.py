@@ -30,7 +30,15 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from hoody.protocols import sockets
-from hoody.protocols.answers import HEAD_LIMIT, AnswerHead, Body, NoAnswer, body_of, read_head
+from hoody.protocols.answers import (
+    HEAD_END,
+    HEAD_LIMIT,
+    AnswerHead,
+    Body,
+    NoAnswer,
+    body_of,
+    read_head,
+)
 from hoody.protocols.promptness import Promptness
 
 if TYPE_CHECKING:
@@ -195,14 +203,12 @@ class Upstream(Protocol):
         searched = max(0, len(self._buffer) - 3)
         self._buffer += data
         while self._asker is not None and self._body is None:
-            end = self._buffer.find(b"\r\n\r\n", searched)
-            if (end if end >= 0 else len(self._buffer)) > HEAD_LIMIT:
+            end = HEAD_END.search(self._buffer, searched)
+            if (end.start() if end else len(self._buffer)) > HEAD_LIMIT:
                 raise NoAnswer("its head is over 64 KiB")
-            if end < 0:
-                if b"\n\n" in self._buffer or b"\n\r\n" in self._buffer:
-                    raise NoAnswer("its head has a bare line feed")
+            if end is None:
                 return
-            head, self._buffer = read_head(self._buffer[:end]), self._buffer[end + 4 :]
+            head, self._buffer = read_head(self._buffer[: end.start()]), self._buffer[end.end() :]
             searched = 0
             self._understand(head)
 

@@ -43,7 +43,7 @@ from hoody.store.memory import MemoryStore
 
 DOMAIN = "d.test"
 SUFFIX = f".containers.{DOMAIN}"
-PROJECT = "0" * 23 + "1"
+PROJECT = "f" * 23 + "1"
 _COUNTED = ("visits", "answered", "moved", "ended", "late")
 
 
@@ -143,7 +143,7 @@ async def _serve(file: Path, options: dict[str, float]) -> None:
         access=logs.log_access,
         server_name=b"hoody/test",
         head_timeout=10,
-        idle_timeout=30,
+        idle_timeout=2,
         peer_timeout=20,
         stream_timeout=20,
     )
@@ -203,6 +203,11 @@ class _Steering:
         token = self._keyring.known(token_id)
         assert token is not None
         return guard._cookie(token).partition(";")[0]
+
+    async def _reads(self, text: str) -> bool:
+        """Whether this is the console's session."""
+        assert self._keyring.signer is not None
+        return self._keyring.signer.read_session(text) is not None
 
 
 class Gateway:

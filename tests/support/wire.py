@@ -7,11 +7,9 @@ import socket
 import struct
 import time
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from attrs import frozen
-
-from tests.support.server import Server
 
 
 @frozen
@@ -33,10 +31,17 @@ class Answer:
         return self.body.decode()
 
 
+class Listening(Protocol):
+    """Whatever can be connected to."""
+
+    host: str
+    port: int
+
+
 class Wire:
     """One connection."""
 
-    def __init__(self, server: Server, timeout: float = 10) -> None:
+    def __init__(self, server: Listening, timeout: float = 10) -> None:
         self.host = server.host
         self.socket = socket.create_connection((server.host, server.port), timeout)
         self.timeout = timeout

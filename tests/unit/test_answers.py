@@ -42,6 +42,11 @@ def test_a_head_is_read_with_its_values_stripped() -> None:
     assert head.values(b"set-cookie") == [b"x=1", b"y"]
 
 
+def test_lines_may_end_with_lf_as_cgi_programs_have_it() -> None:
+    head = read_head(OK + b"\r\nContent-Type: text/plain\nA: b")
+    assert head.headers == [(b"Content-Type", b"text/plain"), (b"A", b"b")]
+
+
 @pytest.mark.parametrize("first", [b"HTTP/1.1 200", b"HTTP/1.1 200 ", b"HTTP/1.1 299 \xc3\xa9"])
 def test_a_reason_may_be_missing_or_in_any_language(first: bytes) -> None:
     assert read_head(first).status in (200, 299)
@@ -65,7 +70,7 @@ def test_a_reason_may_be_missing_or_in_any_language(first: bytes) -> None:
         OK + b"\r\na : b",
         OK + b"\r\na",
         OK + b"\r\n: b",
-        OK + b"\r\na: b\nc: d",
+        OK + b"\r\na: b\r\r\nc: d",
         OK + b"\r\na: b\rc",
         OK + b"\r\na: b\x00",
         OK + b"\r\na\x80: b",
