@@ -72,6 +72,7 @@ from hoody.resources.health import Health, open_descriptors
 from hoody.resources.pipe import PipeFace
 from hoody.resources.progress import ProgressFace, encode
 from hoody.resources.root import Root, containers_suffix, witness_request
+from hoody.resources.upload import Uploads
 from hoody.settings import Settings, declared, flag, mask
 from hoody.store import databases
 from hoody.store.migrations import SchemaRefused
@@ -156,6 +157,9 @@ class Hoody(Service):
             clock=reactor,
             suffix=containers_suffix(settings.domain.encode()),
         )
+        self._images = ImagesFace(
+            self.database, self._fleet, self._fleet.workshop, settings.registries
+        )
         self._events = EventsFace(self.database, self._feed, guard, reactor)
         self._progress = ProgressFace(
             self._watches,
@@ -214,6 +218,7 @@ class Hoody(Service):
                 operations=self._operations(),
             ),
             gateway=self._gateway,
+            uploads=Uploads(guard, self._fleet, self._fleet.workshop, self._images.row_of),
         )
         return Site(
             root,
@@ -238,7 +243,7 @@ class Hoody(Service):
             self._events,
             containers,
             InsideFace(self.database, self._fleet, containers),
-            ImagesFace(self.database, self._fleet, self._fleet.workshop),
+            self._images,
         )
 
     def _readings(self) -> dict[str, float]:

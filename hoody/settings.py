@@ -95,6 +95,14 @@ def _network(text: str) -> IPv4Network:
     return network
 
 
+def _registries(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9.-]{1,253}(:[0-9]{1,5})?", name):
+            raise ValueError("give hosts, such as docker.io,registry.example.com:5000")
+    return names
+
+
 def _yes_no(text: str) -> bool:
     return _one_of("on", "off")(text) == "on"
 
@@ -276,12 +284,24 @@ class Settings:
         "Where containers live: a btrfs path, or a size for an image file",
         shown="auto",
     )
+    stop_grace: float = _setting(
+        10.0,
+        _seconds(0),
+        "How long a container that is stopped may take to end by itself",
+        shown="10s",
+    )
     container_network: IPv4Network = _setting(  # noqa: RUF009  # as all others here
         _BLOCK,
         _network,
         "Where containers that have a way out get their addresses from; servers that share a"
         " machine need one each",
         shown="198.18.0.0/15",
+    )
+    registries: tuple[str, ...] = _setting(
+        ("docker.io", "ghcr.io", "quay.io", "registry.gitlab.com"),
+        _registries,
+        "The registries that images may come from, as HOST or HOST:PORT, with commas between",
+        shown="docker.io,ghcr.io,quay.io,registry.gitlab.com",
     )
     ksm: bool = _setting(
         False,

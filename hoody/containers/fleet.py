@@ -11,13 +11,14 @@ from typing import Any, TypeVar
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from hoody.containers.container import MANUAL, Container, Status
 from hoody.containers.keeper import Keeper, Order
-from hoody.containers.logs import tail
+from hoody.containers.logs import tail, trim_all
 from hoody.containers.network import Network
 from hoody.containers.runtime import Run, Runtime, boot_id
 from hoody.containers.spec import MEMORY
@@ -33,6 +34,8 @@ from hoody.units import moment
 ACTOR = "server"
 """Who does what is done without anybody's asking."""
 DATABASE_PAUSE = 0.5
+TRIM_SECONDS = 1.0
+"""How often logs are looked at that may have become too long."""
 WORDS = 4096
 """Bytes of a log that are shown as its end."""
 
@@ -48,6 +51,8 @@ class Fleet:
     @ivar lacks: what is missing on this machine, with the cure; C{None} if nothing is.
     @ivar ready: whether all that was here before has been seen to.
     @ivar keepers: by container id.
+    @ivar stop_grace: seconds between asking processes to end and making them.
+    @ivar start_patience: seconds that a request waits for its container to run.
     @ivar environment: what every container finds in it.
     """
 
@@ -59,12 +64,13 @@ class Fleet:
     lacks: str | None
     environment: dict[str, str]
     network: Network
+    stop_grace: float
     start_patience: float = 30.0
     server_id: str = field(default="", init=False)
     ready: bool = field(default=False, init=False)
     keepers: dict[str, Keeper] = field(factory=dict, init=False)
     _labels: dict[str, Keeper] = field(factory=dict, init=False)
-    _stopping: bool = field(default=False, init=False)
+    _trims: LoopingCall | None = field(default=None, init=False)
 
     # The server's own life
 
@@ -111,6 +117,9 @@ class Fleet:
         if swept:
             _log.info("removed what nobody knows of: {swept}", swept=", ".join(swept))
         self.ready = True
+        self._trims = LoopingCall(self._trim_logs)
+        self._trims.clock = self.reactor
+        self._trims.start(TRIM_SECONDS)
         try:
             await self._insist(self.workshop.ensure_busybox)
         except HoodyError as error:
@@ -213,7 +222,8 @@ class Fleet:
 
     async def stop(self) -> None:
         """Let all go on without us."""
-        self._stopping = True
+        if self._trims is not None and self._trims.running:
+            self._trims.stop()
         for keeper in tuple(self.keepers.values()):
             with contextlib.suppress(Exception):
                 await self._settled_within(keeper, 5.0)
@@ -223,6 +233,15 @@ class Fleet:
                 keeper.run.close()
         if self.ready:
             await self.network.leave([keeper.container for keeper in self.keepers.values()])
+
+    async def _trim_logs(self) -> None:
+        """Keep logs short; in a thread, since the disk may take its time."""
+        paths = [
+            self.runtime.log_file(keeper.container.id)
+            for keeper in self.keepers.values()
+            if keeper.run is not None
+        ]
+        await deferToThread(trim_all, paths)
 
     async def _settled_within(self, keeper: Keeper, seconds: float) -> None:
         if not keeper.is_settled:
@@ -282,8 +301,26 @@ class Fleet:
         for name in keeper.container.labels:
             self._labels[name] = keeper
 
+    def order(
+        self,
+        actor: str,
+        *,
+        by_hand: bool = True,
+        request_id: str | None = None,
+        source_id: str | None = None,
+    ) -> Order:
+        """Something that is asked for now."""
+        return Order(
+            actor=actor,
+            began=self.reactor.seconds(),
+            by_hand=by_hand,
+            grace=self.stop_grace,
+            request_id=request_id,
+            source_id=source_id,
+        )
+
     def _order(self, keeper: Keeper) -> Order:
-        order = Order(actor=ACTOR, began=self.reactor.seconds(), by_hand=False)
+        order = self.order(ACTOR, by_hand=False)
         order.done.addErrback(
             lambda failure: _log.warn(
                 "container {name}: {reason}",
@@ -362,7 +399,7 @@ class Fleet:
         raise NotServing("silent", f"The container {keeper.container.name} takes too long.")
 
     async def _try(self, keeper: Keeper, operation: str) -> None:
-        order = Order(actor="request", began=self.reactor.seconds(), by_hand=False)
+        order = self.order("request", by_hand=False)
         with contextlib.suppress(HoodyError):
             await keeper.ask(operation, order)
 

@@ -57,7 +57,7 @@ class Order:
     began: float
     request_id: str | None = None
     by_hand: bool = True
-    grace: float = 10.0
+    grace: float
     source_id: str | None = None
     done: Deferred[None] = field(factory=Deferred)
 

@@ -8,6 +8,7 @@ where it was, and no line is lost. What is read begins where there is something.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -55,6 +56,14 @@ def trim(path: Path, most: int = MOST) -> bool:
         return True
     finally:
         os.close(descriptor)
+
+
+def trim_all(paths: list[Path]) -> None:
+    """Those of them that take too much room on the disk."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            if path.stat().st_size > MOST:
+                trim(path)
 
 
 def tail(path: Path, most: int) -> bytes:

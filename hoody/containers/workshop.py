@@ -17,7 +17,17 @@ from hoody import commands
 from hoody.commands import CommandFailed
 from hoody.containers.image import BUSYBOX, Image, ImageStatus
 from hoody.containers.storage import Storage
-from hoody.errors import CallerError, Conflict, DatabaseAway, InUse, NoSuchThing, Taken
+from hoody.errors import (
+    CallerError,
+    Conflict,
+    DatabaseAway,
+    Forbidden,
+    HoodyError,
+    InUse,
+    NoSuchThing,
+    Taken,
+    Unavailable,
+)
 from hoody.interfaces import IStore
 from hoody.later import sleep
 from hoody.units import moment, new_id
@@ -32,6 +42,10 @@ _log = Logger(namespace="hoody.containers")
 
 class ImageFailed(CallerError):
     """It could not be made of what was given."""
+
+
+_ERRORS: dict[int, type[HoodyError]] = {403: Forbidden, 503: Unavailable}
+"""As the builder says by whose doing."""
 
 
 def user_of(root: Path, said: str | None) -> str | None:
@@ -165,7 +179,8 @@ class Workshop:
             raise ImageFailed(f"The image {image.name!r} was not made: {error}.") from error
         if "done" not in said:
             reason = said.get("error") or commands.last_line(output.err) or "it broke off"
-            raise ImageFailed(f"The image {image.name!r} was not made: {reason}")
+            sentence = f"The image {image.name!r} was not made: {reason}"
+            raise _ERRORS.get(said.get("status", 400), ImageFailed)(sentence)
         await deferToThread(self._storage.seal_image, image.id)
         found: dict[str, Any] = said["done"]
         return found

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import json
 import os
 import signal
 import subprocess
+import tarfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.api import issue
+from tests.support.api import Answer, issue
 from tests.support.containers import House
 
 HTTPD = ["httpd", "-f", "-p", "8080", "-h", "/var/www"]
@@ -271,6 +273,133 @@ def test_a_project_has_no_more_than_it_may_and_is_not_deleted_with_some(house: H
     assert house.api("DELETE", f"/projects/{project['id']}").status == 409
     house.delete("only-one")
     assert house.api("DELETE", f"/projects/{project['id']}").status == 200
+
+
+# Images
+
+
+def _tarball(folder: Path, **files: bytes) -> Path:
+    path = folder / "image.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"./{name}")
+            entry.size, entry.mode = len(content), 0o755
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def _upload(house: House, name: str, file: Path, *more: str) -> Answer:
+    words = ("-T", str(file), "-H", "Expect:")
+    return house.api("POST", f"/images?name={name}", None, *words, *more)
+
+
+def test_an_image_is_uploaded_used_and_gone(house: House, name: str, tmp_path: Path) -> None:
+    big = os.urandom(5_000_000)
+    file = _tarball(tmp_path, busybox=Path("/bin/busybox").read_bytes(), big=big)
+    made = _upload(house, name, file)
+    assert made.status == 201, made.body
+    assert made.data["status"] == "ready"
+    assert _upload(house, name, file).status == 409
+    command = ["/busybox", "httpd", "-f", "-p", "9000", "-h", "/"]
+    house.create(name, container_image=name, egress="none", port=9000, command=command)
+    assert house.get(name, "/big") == (200, big)
+    assert house.api("DELETE", f"/images/{name}").status == 409
+    house.delete(name)
+    assert house.api("DELETE", f"/images/{name}").status == 200
+    assert house.api("DELETE", f"/images/{name}").status == 404
+    assert [each["name"] for each in house.api.get("/images").data["images"]] == ["busybox"]
+
+
+def test_what_is_no_image_leaves_nothing(house: House, name: str, tmp_path: Path) -> None:
+    whole = _tarball(tmp_path, big=os.urandom(3_000_000))
+    (tmp_path / "cut").write_bytes(whole.read_bytes()[:1_000_000])
+    (tmp_path / "text").write_text("this is no archive\n" * 1000)
+    (tmp_path / "empty").touch()
+    for wrong in ("cut", "text", "empty"):
+        assert _upload(house, name, tmp_path / wrong).status == 400
+    assert _upload(house, "Not-A-Name", whole).status == 400
+    reader = issue(house.api, "read")
+    refused = reader("POST", f"/images?name={name}", None, "-T", str(whole))
+    assert refused.status == 403
+    cut = subprocess.run(
+        ["curl", "-s", "-m", "0.5", "--limit-rate", "500k", "-X", "POST", "-T", str(whole)]
+        + ["-H", f"Authorization: Bearer {house.api.token}"]
+        + [f"{house.server.url}/api/v1/images?name={name}"],
+        check=False,
+    )
+    assert cut.returncode == 28
+    base = house.pool / f"hoody-{house.server_id}"
+    _until(lambda: not list((base / "uploads").iterdir()))
+    assert len(list((base / "images").iterdir())) == 1
+    for source in ("127.0.0.1/x", "docker.io/UPPER", "nothing", "oci:/no/such/folder"):
+        answer = house.api("POST", "/images", {"name": name, "source": source})
+        assert answer.status in (400, 403), answer.body
+        assert name in answer.error or "source" in answer.error
+    assert len(list((base / "images").iterdir())) == 1
+
+
+def test_the_making_of_an_image_is_told(house: House, name: str) -> None:
+    answer = house.api(
+        *("POST", "/images", {"name": name, "source": "busybox"}),
+        *("-H", "Accept: text/event-stream", "-N"),
+    )
+    assert "event: progress" in answer.body
+    assert '"status":"ready"' in answer.body.partition("event: done")[2]
+    assert house.api("DELETE", f"/images/{name}").status == 200
+
+
+# The gateway
+
+
+def test_a_name_answers(house: House, name: str) -> None:
+    row = house.create(name, egress="none", alias=f"{name}-too", exposed_ports=[9001])
+    for host in (name, f"{name}-too", row["id"], name.upper()):
+        status, body = house.get(host)
+        assert (status, b"It runs" in body) == (200, True)
+    of_service = f"{row['project_id']}-{row['id']}-http"
+    assert house.get(f"{of_service}-8080.any")[0] == 200
+    assert house.get(f"{of_service}-9001.any")[0] == 502
+    assert house.get(f"{of_service}-22.any")[0] == 404
+    assert house.get("nobody")[0] == 404
+    house.operate(name, "pause")
+    assert house.get(name)[0] == 503
+    house.operate(name, "stop")
+    assert house.get(name)[0] == 503
+
+
+def test_a_request_starts_what_nobody_has_stopped(house: House, name: str) -> None:
+    house.create(name, egress="none", start=False)
+    assert house.row(name)["status"] == "stopped"
+    with ThreadPoolExecutor(20) as many:
+        answers = list(many.map(lambda _: house.get(name), range(20)))
+    assert {status for status, _ in answers} == {200}
+    logs = house.api.get(f"/containers/{name}/status-logs").data["logs"]
+    assert [each["to_status"] for each in logs] == ["running", "stopped"]
+    assert logs[0]["triggered_by"] == "request"
+
+
+def test_one_that_has_failed_says_why_to_who_may_know(house: House, name: str) -> None:
+    house.create(name, egress="none", command="echo the secret reason; exit 4")
+    house.until(name, status="failed")
+    status, body = house.get(name)
+    assert status == 503
+    assert b"secret" not in body
+    status, body = house.get(name, "/", "-H", f"Authorization: Bearer {house.api.token}")
+    assert status == 503
+    assert b"the secret reason" in body
+
+
+def test_with_a_token_only(house: House, name: str) -> None:
+    house.create(name, egress="none", access="token")
+    assert house.get(name)[0] == 401
+    assert house.get(name, "/", "-H", f"Authorization: Bearer {house.api.token}")[0] == 200
+
+
+def test_a_request_outlives_a_server_that_is_started_again(house: House, name: str) -> None:
+    house.create(name, egress="none")
+    house.kill()
+    house.start()
+    assert house.get(name)[0] == 200
 
 
 # What is in it

@@ -55,7 +55,7 @@ class House:
 
     def __init__(self, folder: Path, pool: Path, *options: str) -> None:
         self.data_dir = folder
-        self._options = (f"--storage={pool}", "--containers=auto", *options)
+        self._options = (f"--storage={pool}", "--containers=auto", "--stop-grace=1s", *options)
         self.pool = pool
         self.server = self.start()
 
@@ -120,6 +120,16 @@ class House:
         assert answer.status == 200, answer.body
         lines = [json.loads(line) for line in answer.body.splitlines()]
         return lines[-1]["exit_code"], "".join(line["data"] for line in lines[:-1])
+
+    def get(self, label: str, path: str = "/", *more: str) -> tuple[int, bytes]:
+        """What answers to a container's host name."""
+        url = f"http://{label}.containers.hoody.localhost:{self.server.port}{path}"
+        done = subprocess.run(
+            ["curl", "-sS", "-m", "20", "-w", "%{http_code}", *more, url],
+            capture_output=True,
+            check=True,
+        )
+        return int(done.stdout[-3:]), done.stdout[:-3]
 
     def delete(self, name: str) -> None:
         """As soon as nothing else is being done to it."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from attrs import define, field, frozen
 from twisted.internet import reactor as the_reactor
@@ -33,12 +33,14 @@ from hoody.auth.tokens import Scope
 from hoody.errors import NotServing
 from hoody.interfaces import IDestination, IDestinations, IVisit
 from hoody.protocols.hangups import Hangups
+from hoody.protocols.request import Request
 from hoody.protocols.site import Site
 from hoody.resources import failures
 from hoody.resources.doors import Doors
 from hoody.resources.gateway import GatewayFace
 from hoody.resources.guard import Guard
 from hoody.resources.root import Root, containers_suffix
+from hoody.resources.upload import Uploads
 from hoody.store.memory import MemoryStore
 
 DOMAIN = "d.test"
@@ -134,7 +136,14 @@ async def _serve(file: Path, options: dict[str, float]) -> None:
         **options,
     )
     pages: Any = _Steering(keyring, containers, reactor)
-    root = Root(domain=DOMAIN, pipe=pages, pipe_pages=pages, server_pages=pages, gateway=face)
+    root = Root(
+        domain=DOMAIN,
+        pipe=pages,
+        pipe_pages=pages,
+        server_pages=pages,
+        gateway=face,
+        uploads=cast(Uploads, _NoUploads()),
+    )
     site = Site(
         root,
         reactor=reactor,
@@ -151,6 +160,11 @@ async def _serve(file: Path, options: dict[str, float]) -> None:
     for text in ("tcp:0:interface=127.0.0.1", "haproxy:tcp:0:interface=127.0.0.1"):
         port = await serverFromString(reactor, text).listen(site)
         print(json.dumps({"listening": port.getHost().port}), flush=True)
+
+
+class _NoUploads:
+    def claim(self, request: Request) -> None:
+        """There are none here."""
 
 
 class _Steering:

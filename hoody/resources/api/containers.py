@@ -309,14 +309,14 @@ class ContainersFace:
                 await transaction.containers.add(container)
         except Taken:
             raise _taken(name, body.alias) from None
-        keeper = await self._fleet.create(container, _order(call))
+        keeper = await self._fleet.create(container, self._order(call))
         if body.start:
             await self._start(call, keeper)
         return self.row_of(call, keeper.container, of)
 
     async def _start(self, call: Call, keeper: Keeper) -> None:
         """That it was made is true, whatever becomes of it: its row says that."""
-        order = _order(call)
+        order = self._order(call)
         order.done.addErrback(lambda _: None)
         keeper.ask("start", order)
         await order.done
@@ -356,7 +356,7 @@ class ContainersFace:
                 await transaction.containers.add(copied)
         except Taken:
             raise _taken(copied.name, None) from None
-        keeper = await self._fleet.create(copied, _order(call, source_id=source.id))
+        keeper = await self._fleet.create(copied, self._order(call, source.id))
         await self._start(call, keeper)
         return self.row_of(call, keeper.container, of)
 
@@ -419,7 +419,7 @@ class ContainersFace:
     async def delete_container(self, call: Call, container: str) -> ContainerRow:
         keeper, project = await self._own(call, container)
         row = self.row_of(call, keeper.container, project)
-        await self._fleet.operate(keeper, "delete", _order(call))
+        await self._fleet.operate(keeper, "delete", self._order(call))
         row.status = Status.DELETING
         return row
 
@@ -429,7 +429,7 @@ class ContainersFace:
                 f"There is no operation {operation!r}; give one of {', '.join(OPERATIONS)}."
             )
         keeper, _ = await self._own(call, container)
-        await self._fleet.operate(keeper, operation.replace("-", "_"), _order(call))
+        await self._fleet.operate(keeper, operation.replace("-", "_"), self._order(call))
         own = keeper.container
         return Operated(
             operation=operation,
@@ -444,6 +444,13 @@ class ContainersFace:
             self.check_ours(found)
             project = await transaction.projects.find(found.project_id)
         return self._fleet.find(found.id), project
+
+    def _order(self, call: Call, source_id: str | None = None) -> Order:
+        return self._fleet.order(
+            call.principal.actor,
+            request_id=call.request.request_id.decode("ascii"),
+            source_id=source_id,
+        )
 
     def check_ours(self, container: Container) -> None:
         if container.server_id != self._fleet.server_id:
@@ -489,15 +496,6 @@ def command_of(given: Sequence[str] | str | None) -> tuple[str, ...] | None:
 
 def _volumes(forms: list[VolumeForm]) -> tuple[Volume, ...]:
     return tuple(Volume(form.name, form.path.rstrip("/")) for form in forms)
-
-
-def _order(call: Call, source_id: str | None = None) -> Order:
-    return Order(
-        actor=call.principal.actor,
-        began=call.request.site.reactor.seconds(),
-        request_id=call.request.request_id.decode("ascii"),
-        source_id=source_id,
-    )
 
 
 def _check(form: NewContainer | ContainerChange) -> None:
