@@ -103,41 +103,41 @@ def hoody_with(settings: Sequence[str], folder: Path) -> AbstractContextManager[
 
 @contextmanager
 def _hoody(name: str, settings: Sequence[str], folder: Path) -> Iterator[Server]:
-    port = _free_port()
+    port = free_port()
     command = [
         *(_TWISTD, "-n", "--pidfile=", "hoody", "--containers=off"),
         f"--listen=tcp:{port}:interface=127.0.0.1",
         f"--data-dir={folder / f'data{port}'}",
         *settings,
     ]
-    with _listening(command, port, folder) as pid:
+    with listening(command, port, folder) as pid:
         log = _log(folder, port)
         yield Server(name=name, pid=pid, port=port, prefix="/api/v1/pipe/", log=log)
 
 
 @contextmanager
 def _piping_server(folder: Path) -> Iterator[Server]:
-    port = _free_port()
+    port = free_port()
     command = [_PIPING_SERVER, "--host=127.0.0.1", f"--http-port={port}"]
-    with _listening(command, port, folder) as pid:
+    with listening(command, port, folder) as pid:
         yield Server(name=PIPING, pid=pid, port=port)
 
 
 @contextmanager
 def _haproxy(folder: Path) -> Iterator[Server]:
     with _sink(folder) as sink:
-        port = _free_port()
+        port = free_port()
         config = folder / f"haproxy{port}.cfg"
         config.write_text(_HAPROXY_CONFIG.format(port=port, sink=sink.port))
-        with _listening(["haproxy", "-db", "-f", str(config)], port, folder) as pid:
+        with listening(["haproxy", "-db", "-f", str(config)], port, folder) as pid:
             yield Server(name=HAPROXY, pid=pid, port=port, sinks=True)
 
 
 @contextmanager
 def _sink(folder: Path) -> Iterator[Server]:
-    port = _free_port()
+    port = free_port()
     command = [sys.executable, str(Path(__file__).with_name("sink.py")), str(port)]
-    with _listening(command, port, folder) as pid:
+    with listening(command, port, folder) as pid:
         yield Server(name=SINK, pid=pid, port=port, sinks=True)
 
 
@@ -155,7 +155,7 @@ def _log(folder: Path, port: int) -> Path:
 
 
 @contextmanager
-def _listening(command: Sequence[str], port: int, folder: Path) -> Iterator[int]:
+def listening(command: Sequence[str], port: int, folder: Path) -> Iterator[int]:
     """The pid of a server, once it listens."""
     log = _log(folder, port)
     with log.open("wb") as out, process(command, stdout=out, stderr=out, cwd=folder) as popen:
@@ -167,7 +167,7 @@ def _listening(command: Sequence[str], port: int, folder: Path) -> Iterator[int]
         yield popen.pid
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Where nobody answers: another measurement's server would be taken for ours."""
     return next(port for port in _ports if not _answers(port))
 
@@ -197,8 +197,12 @@ def _of_rivals() -> dict[str, str]:
     return {
         "node": _said("node", "--version").lstrip("v"),
         "piping-server": str(package["version"]),
-        "haproxy": _number(_said("haproxy", "-v")),
+        "haproxy": haproxy_version(),
     }
+
+
+def haproxy_version() -> str:
+    return _number(_said("haproxy", "-v"))
 
 
 def _number(text: str) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from types import TracebackType
-from typing import Self
-
-from bench.rivals import Server
+from typing import Protocol, Self
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *([0-9]+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked", re.IGNORECASE)
@@ -19,16 +17,23 @@ class Wrong(Exception):
     """An answer that is not what it has to be; the run is none."""
 
 
-def request(method: str, path: str, *headers: str) -> bytes:
+def request(method: str, path: str, *headers: str, host: str = "127.0.0.1") -> bytes:
     """A request's head, with what curl would send, too."""
-    common = ("Host: 127.0.0.1", "User-Agent: curl/7.88.1", "Accept: */*")
+    common = (f"Host: {host}", "User-Agent: curl/7.88.1", "Accept: */*")
     return "\r\n".join([f"{method} {path} HTTP/1.1", *common, *headers, "", ""]).encode()
+
+
+class Listening(Protocol):
+    """Whatever can be connected to."""
+
+    @property
+    def port(self) -> int: ...
 
 
 class Connection:
     """A connection that is kept; where the server closes, the next request opens another."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Listening) -> None:
         self._address = ("127.0.0.1", server.port)
         self._socket: socket.socket | None = None
         self._buffer = b""

@@ -56,6 +56,7 @@ from hoody.projects import ensure_default
 from hoody.protocols import kernelpipes
 from hoody.protocols.hangups import Hangups
 from hoody.protocols.kernelpipes import KernelPipes
+from hoody.protocols.relaying import Relaying
 from hoody.protocols.site import Site
 from hoody.protocols.splicing import Splicing
 from hoody.resources import failures, pages
@@ -156,6 +157,7 @@ class Hoody(Service):
             doors=Doors(guard),
             clock=reactor,
             suffix=containers_suffix(settings.domain.encode()),
+            relaying=self._make_relaying(),
         )
         self._images = ImagesFace(
             self.database, self._fleet, self._fleet.workshop, settings.registries
@@ -185,6 +187,11 @@ class Hoody(Service):
             return Fanout.between
         self._splices = True
         return Splicing(self._kernel_pipes, threshold).between
+
+    def _make_relaying(self) -> Relaying | None:
+        if not self._splices or self._settings.splice is None:
+            return None
+        return Relaying(self._kernel_pipes, self._settings.splice)
 
     def _make_site(self, guard: Guard) -> Site:
         settings = self._settings

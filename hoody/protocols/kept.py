@@ -42,7 +42,7 @@ class KeptConnections:
         """Have it back after an answer; or close it, if it is of no use."""
         waiting = self._kept.get(place, [])
         if not upstream.is_good or self._count >= MOST or len(waiting) >= MOST_EACH:
-            upstream.abort()
+            upstream.close()
             return
         self._kept[place] = waiting
         waiting.append((self._clock.seconds() + self.seconds, upstream))
@@ -82,4 +82,4 @@ class KeptConnections:
             while waiting and waiting[0][0] <= time:
                 _, upstream = waiting.pop(0)
                 self._forget(place, upstream)
-                upstream.abort()
+                upstream.close()

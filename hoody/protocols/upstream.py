@@ -131,9 +131,12 @@ class Upstream(Protocol):
         self.transport.loseWriteConnection()
 
     def close(self) -> None:
-        """Close, when what was written has gone out."""
-        self.transport.unregisterProducer()
-        self.transport.loseConnection()
+        """Close: with good manners, unless it has not taken all that it was asked."""
+        if self._asked_all:
+            self.transport.unregisterProducer()
+            self.transport.loseConnection()
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """Let go of it now, whatever is on its way."""
@@ -254,6 +257,7 @@ class Upstream(Protocol):
             self.used = True
             if self.plain is not None:
                 self.plain.bufferSize = FileDescriptor.bufferSize
+            self.resumeProducing()  # whoever took the answer may have been slow
             asker.complete()
 
     def _fail(self, why: str) -> None:
@@ -270,7 +274,7 @@ class Upstream(Protocol):
         if self._asker is not None and self._body is not None and self._body.ends_with_connection:
             self.end_body()
         self._fail("it closed the connection")
-        self.transport.abortConnection()
+        self.close()
 
     def writeConnectionLost(self) -> None:
         """We closed our half ourselves."""

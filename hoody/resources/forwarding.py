@@ -107,6 +107,12 @@ def upgrade_of(request: Request) -> bytes:
     return b", ".join(one for one in named if one and not one.lower().startswith((b"h2", b"http")))
 
 
+def may_persist(request: Request) -> bool:
+    """Whether the client would ask more on its connection."""
+    said = words(list(request.requestHeaders.getRawHeaders(b"connection", [])))
+    return request.clientproto == b"HTTP/1.1" and b"close" not in said
+
+
 def _origin(request: Request) -> list[bytes]:
     """C{Forwarded} (RFC 7239), and what was there before it and is more widely read."""
     proto = "https" if request.isSecure() else "http"

@@ -14,6 +14,7 @@ from hoody.auth.principal import Principal
 from hoody.errors import HoodyError, NoSuchThing, NoToken, NotServing
 from hoody.interfaces import IDestination, IDestinations, IIntake
 from hoody.protocols.kept import KeptConnections
+from hoody.protocols.relaying import Relaying
 from hoody.protocols.request import Request
 from hoody.resources import refusals
 from hoody.resources.doors import Doors
@@ -70,6 +71,7 @@ class GatewayFace:
     @ivar suffix: what stands behind the names of containers, with its first dot.
     @ivar connect_timeout: seconds that a container may take to accept a connection.
     @ivar keep: seconds for which a connection to one is kept for the next request.
+    @ivar relaying: has the kernel move large answers; C{None} where it cannot.
     """
 
     destinations: IDestinations
@@ -78,6 +80,7 @@ class GatewayFace:
     suffix: bytes
     connect_timeout: float = 10.0
     keep: float = 4.0
+    relaying: Relaying | None = None
     _means: Means = field(init=False)
     _inside: dict[Passage, Principal] = field(factory=dict, init=False)
     _looks: LoopingCall = field(init=False)
@@ -87,6 +90,7 @@ class GatewayFace:
             clock=self.clock,
             kept=KeptConnections(self.clock, self.keep),
             connect_timeout=self.connect_timeout,
+            relaying=self.relaying,
         )
         self._looks = LoopingCall(self._look)
         self._looks.clock = self.clock

@@ -17,6 +17,7 @@ from hoody.pipes.pauses import Pause, Pauses
 from hoody.protocols.answers import AnswerHead, Body, NoAnswer, read_headers
 from hoody.protocols.channel import Reading
 from hoody.protocols.kept import KeptConnections, Place
+from hoody.protocols.relaying import Relay, Relaying
 from hoody.protocols.request import Request
 from hoody.protocols.tunnel import Tunnel
 from hoody.protocols.upstream import Upstream, connect
@@ -28,11 +29,16 @@ _REPEATABLE = (b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"DELETE")
 
 @frozen(kw_only=True)
 class Means:
-    """What all passages share."""
+    """
+    What all passages share.
+
+    @ivar relaying: has the kernel move large answers; C{None} where it cannot.
+    """
 
     clock: IReactorTime
     kept: KeptConnections
     connect_timeout: float
+    relaying: Relaying | None
 
 
 @implementer(IIntake, IPushProducer)
@@ -70,6 +76,7 @@ class Passage:
         self._endpoint: IStreamClientEndpoint | None = None
         self._head = b""
         self._body: Body | None = None
+        self._relay: Relay | None = None
         self._early: list[bytes] = []
         self._body_ended = False
         self._pauses = Pauses(Reading(request.channel))
@@ -231,9 +238,12 @@ class Passage:
         request, self._body = self.request, body
         self.visit.answered()
         forwarding.set_answer(request, head)
-        if not (request.channel.persistent and self._body_ended):
+        if not (self._body_ended and forwarding.may_persist(request)):
             request.close_after()
         request.write(b"")
+        relaying, upstream = self._means.relaying, self._upstream
+        if relaying is not None and upstream is not None:
+            self._relay = relaying.begin(upstream, request, body, self.visit.moved)
 
     def came(self, content: bytes) -> None:
         self.visit.moved()
@@ -246,8 +256,8 @@ class Passage:
         assert upstream is not None
         assert self._body is not None
         self._upstream = None
-        self._means.kept.keep(self._place, upstream)
         self._end()
+        self._means.kept.keep(self._place, upstream)
         if self._body.trailers:
             request.end_body(forwarding.trailer_lines(self._body.trailers))
         request.finish_promptly()
@@ -309,6 +319,8 @@ class Passage:
         if self.is_over:
             return
         self.is_over = True
+        if self._relay is not None:
+            self._relay.end()
         if not self.request.gone and self.request.producer is not None:
             self.request.unregisterProducer()
         if self._connecting is not None:

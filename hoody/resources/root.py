@@ -116,8 +116,6 @@ class Root(Resource):
     def claim(self, request: Request) -> IIntake | None:
         place = self._locate(request)
         try:
-            if place.area is Area.CONTAINER:
-                return self._gateway.claim(request)
             if place.area is Area.PIPE:
                 return self._pipe.claim(request, place.rest)
             upload = self._uploads.claim(request)
@@ -125,6 +123,8 @@ class Root(Resource):
                 return upload
             if request.path == b"*" and request.method != b"OPTIONS":
                 raise CallerError("The target * is for OPTIONS only.")
+            if place.area is Area.CONTAINER:
+                return self._gateway.claim(request)
             if request.length != 0:
                 self._check_route(request, place)
         except HoodyError as error:

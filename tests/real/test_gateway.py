@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
@@ -17,9 +18,14 @@ MIB = 1024 * 1024
 _names = (f"box{number}" for number in itertools.count())
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("gateway"), connect_timeout=1, keep=0.2) as running:
+@pytest.fixture(scope="module", params=[None, 1], ids=["portable", "kernel"])
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """What holds of answers holds whatever moves them."""
+    with gateway(
+        tmp_path_factory.mktemp("gateway"), splice=request.param, connect_timeout=1, keep=0.2
+    ) as running:
         yield running
 
 
@@ -128,6 +134,25 @@ def test_an_absolute_target_says_the_host(client: Wire, host: str, box: Origin) 
 def test_connect_is_refused(client: Wire, host: str) -> None:
     ask(client, host, first=f"CONNECT {host}:80 HTTP/1.1")
     assert client.answer().status == 501
+
+
+def test_the_whole_server_is_for_options_only(client: Wire, host: str, box: Origin) -> None:
+    ask(client, host, first="GET * HTTP/1.1")
+    assert client.answer().status == 400
+    assert not box.is_asked
+
+
+@pytest.mark.parametrize("said", ["close", "Close, TE"])
+def test_a_client_that_wants_to_close_is_closed(
+    client: Wire, host: str, box: Origin, said: str
+) -> None:
+    ask(client, host, f"Connection: {said}")
+    server = box.accept()
+    assert b"close" not in server.request().lower()
+    server.respond("Content-Length: 2", body=b"ok")
+    answer = client.answer()
+    assert (answer.body, answer.headers["connection"]) == (b"ok", "close")
+    assert client.read_all() == b""
 
 
 @pytest.mark.parametrize("status", ["200 OK", "404 No"])
@@ -429,6 +454,39 @@ def test_a_slow_client_holds_back_the_container(client: Wire, host: str, box: Or
         assert client.more()
         sent -= len(client.buffer)
         client.buffer = b""
+
+
+def test_a_connection_whose_answer_was_taken_slowly_is_as_good_as_any(
+    client: Wire, host: str, box: Origin
+) -> None:
+    body = b"x" * 12 * MIB
+    ask(client, host)
+    ask(client, host, first="GET /next HTTP/1.1")
+    server = box.accept()
+    server.request()
+    sending = threading.Thread(
+        target=server.respond, args=(f"Content-Length: {len(body)}",), kwargs={"body": body}
+    )
+    sending.start()
+    time.sleep(0.3)
+    assert client.answer().body == body
+    sending.join()
+    assert server.request().startswith(b"GET /next")
+    server.respond("Content-Length: 2", body=b"ok")
+    assert client.answer().body == b"ok"
+
+
+@pytest.mark.parametrize("headers", [["Connection: close"], []])
+def test_a_container_is_closed_with_good_manners(
+    client: Wire, host: str, box: Origin, headers: list[str]
+) -> None:
+    ask(client, host)
+    server = box.accept()
+    server.request()
+    server.respond("Content-Length: 2", *headers, body=b"ok")
+    assert client.answer().body == b"ok"
+    assert server.read_all() == b""
+    assert server.ended == "closed"
 
 
 def test_a_slow_container_holds_back_the_client(client: Wire, host: str, box: Origin) -> None:

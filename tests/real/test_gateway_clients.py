@@ -33,9 +33,12 @@ FLAT = 24 * MIB
 _names = (f"real{number}" for number in itertools.count())
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with gateway(tmp_path_factory.mktemp("gateway"), keep=0.2) as running:
+@pytest.fixture(scope="module", params=[None, 1], ids=["portable", "kernel"])
+def shared(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Gateway]:
+    """What holds of answers holds whatever moves them."""
+    with gateway(tmp_path_factory.mktemp("gateway"), splice=request.param, keep=0.2) as running:
         yield running
 
 

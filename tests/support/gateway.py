@@ -32,8 +32,11 @@ from hoody.auth.suspects import Suspects
 from hoody.auth.tokens import Scope
 from hoody.errors import NotServing
 from hoody.interfaces import IDestination, IDestinations, IVisit
+from hoody.protocols import kernelpipes
 from hoody.protocols.hangups import Hangups
 from hoody.protocols.request import Request
+from hoody.protocols.kernelpipes import KernelPipes
+from hoody.protocols.relaying import Relaying
 from hoody.protocols.site import Site
 from hoody.resources import failures
 from hoody.resources.doors import Doors
@@ -123,8 +126,12 @@ class Containers:
         return self._found.get(label)
 
 
-async def _serve(file: Path, options: dict[str, float]) -> None:
+async def _serve(file: Path, *, splice: int | None = None, **options: float) -> None:
+    """@param splice: bytes of an answer from which on the kernel moves it."""
     reactor: Any = the_reactor
+    relaying = None
+    if splice is not None:
+        relaying = Relaying(KernelPipes(kernelpipes.MEMORY, 64), splice)
     keyring = Keyring(MemoryStore(), reactor)
     await keyring.load()
     containers = Containers(file)
@@ -133,6 +140,7 @@ async def _serve(file: Path, options: dict[str, float]) -> None:
         doors=Doors(Guard(keyring, Suspects(5))),
         clock=reactor,
         suffix=containers_suffix(DOMAIN.encode()),
+        relaying=relaying,
         **options,
     )
     pages: Any = _Steering(keyring, containers, reactor)
@@ -233,7 +241,7 @@ class Gateway:
 
     host = "127.0.0.1"
 
-    def __init__(self, folder: Path, **options: float) -> None:
+    def __init__(self, folder: Path, **options: float | None) -> None:
         self._file = folder / "containers.json"
         self._file.write_text("{}")
         self.containers: dict[str, dict[str, Any]] = {}
@@ -324,7 +332,7 @@ class Gateway:
 
 
 @contextmanager
-def gateway(folder: Path, **options: float) -> Iterator[Gateway]:
+def gateway(folder: Path, **options: float | None) -> Iterator[Gateway]:
     running = Gateway(folder, **options)
     try:
         yield running
@@ -334,7 +342,7 @@ def gateway(folder: Path, **options: float) -> Iterator[Gateway]:
 
 if __name__ == "__main__":
     globalLogBeginner.beginLoggingTo([logs.observer("json")], redirectStandardIO=False)
-    ensureDeferred(_serve(Path(sys.argv[1]), json.loads(sys.argv[2]))).addErrback(
+    ensureDeferred(_serve(Path(sys.argv[1]), **json.loads(sys.argv[2]))).addErrback(
         lambda failure: (failure.printTraceback(), os._exit(1))
     )
     the_reactor.run()
