@@ -8,7 +8,7 @@ from typing import Any
 from hoody.containers import machine
 from hoody.containers.cgroups import Hierarchies
 from hoody.containers.fleet import Fleet
-from hoody.containers.network import Network
+from hoody.containers.network.wiring import Network
 from hoody.containers.runtime import Runtime
 from hoody.containers.storage import Storage
 from hoody.containers.workshop import Workshop

@@ -19,7 +19,7 @@ from zope.interface import implementer
 from hoody.containers.container import MANUAL, Container, Status
 from hoody.containers.keeper import Keeper, Order
 from hoody.containers.logs import tail, trim_all
-from hoody.containers.network import Network
+from hoody.containers.network.wiring import Network
 from hoody.containers.runtime import Run, Runtime, boot_id
 from hoody.containers.spec import MEMORY
 from hoody.containers.storage import NoStorage, Storage

@@ -26,7 +26,7 @@ from hoody import commands
 from hoody.commands import CommandFailed
 from hoody.containers.cgroups import Cgroup, Hierarchies
 from hoody.containers.container import Container, Incarnation
-from hoody.containers.namespaces import NetworkNamespace, NotAContainer
+from hoody.containers.network.namespaces import NetworkNamespace, NotAContainer
 from hoody.containers.spec import OPEN_FILES, RANGE, Surroundings, first_id, specification
 from hoody.containers.storage import Storage
 from hoody.errors import HoodyError

@@ -101,7 +101,7 @@ class Root(Resource):
         pipe_pages: Klein,
         server_pages: Klein,
         gateway: GatewayFace,
-        uploads: Uploads,
+        uploads: Uploads | None = None,
     ) -> None:
         super().__init__()
         self._domain = domain.encode()
@@ -118,7 +118,7 @@ class Root(Resource):
         try:
             if place.area is Area.PIPE:
                 return self._pipe.claim(request, place.rest)
-            upload = self._uploads.claim(request)
+            upload = self._uploads.claim(request) if self._uploads is not None else None
             if upload is not None:
                 return upload
             if request.path == b"*" and request.method != b"OPTIONS":

@@ -82,7 +82,7 @@ class Upload:
         self._uploads = uploads
         self._request = request
         self._name = name
-        self._path = path
+        self._target = path
         self._reading = Reading(request.channel)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         self._kept = bytearray()
@@ -129,7 +129,7 @@ class Upload:
             self._reading.resumeProducing()
 
     async def _finish(self) -> None:
-        made = await self._uploads.make(self._name, self._path)
+        made = await self._uploads.make(self._name, self._target)
         self._clear()
         if not self._request.gone:
             says = "The image was made."
@@ -151,7 +151,7 @@ class Upload:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-            self._path.unlink(missing_ok=True)
+            self._target.unlink(missing_ok=True)
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

@@ -21,8 +21,8 @@ import pytest
 from attrs import define, field
 from twisted.names.dns import A, Message, Query, Record_A, RRHeader
 
-from hoody.containers.questions import REFUSED, SERVER_FAILURE
-from hoody.containers.resolvers import framed, unframed
+from hoody.containers.network.questions import REFUSED, SERVER_FAILURE
+from hoody.containers.network.resolvers import framed, unframed
 from tests.support.namespaces import Broken, Namespace, Server
 
 pytestmark = [

@@ -46,6 +46,10 @@ def run(*words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
+BLOCK = "--container-network=198.19.192.0/20"
+"""A server that somebody runs on this machine keeps its own."""
+
+
 class House:
     """
     A server that has containers, and may be killed and started again.
@@ -55,7 +59,13 @@ class House:
 
     def __init__(self, folder: Path, pool: Path, *options: str) -> None:
         self.data_dir = folder
-        self._options = (f"--storage={pool}", "--containers=auto", "--stop-grace=1s", *options)
+        self._options = (
+            f"--storage={pool}",
+            "--containers=auto",
+            "--stop-grace=1s",
+            BLOCK,
+            *options,
+        )
         self.pool = pool
         self.server = self.start()
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet import reactor as the_reactor
@@ -34,7 +34,6 @@ from hoody.errors import NotServing
 from hoody.interfaces import IDestination, IDestinations, IVisit
 from hoody.protocols import kernelpipes
 from hoody.protocols.hangups import Hangups
-from hoody.protocols.request import Request
 from hoody.protocols.kernelpipes import KernelPipes
 from hoody.protocols.relaying import Relaying
 from hoody.protocols.site import Site
@@ -43,7 +42,6 @@ from hoody.resources.doors import Doors
 from hoody.resources.gateway import GatewayFace
 from hoody.resources.guard import Guard
 from hoody.resources.root import Root, containers_suffix
-from hoody.resources.upload import Uploads
 from hoody.store.memory import MemoryStore
 
 DOMAIN = "d.test"
@@ -150,7 +148,6 @@ async def _serve(file: Path, *, splice: int | None = None, **options: float) -> 
         pipe_pages=pages,
         server_pages=pages,
         gateway=face,
-        uploads=cast(Uploads, _NoUploads()),
     )
     site = Site(
         root,
@@ -168,11 +165,6 @@ async def _serve(file: Path, *, splice: int | None = None, **options: float) -> 
     for text in ("tcp:0:interface=127.0.0.1", "haproxy:tcp:0:interface=127.0.0.1"):
         port = await serverFromString(reactor, text).listen(site)
         print(json.dumps({"listening": port.getHost().port}), flush=True)
-
-
-class _NoUploads:
-    def claim(self, request: Request) -> None:
-        """There are none here."""
 
 
 class _Steering:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from attrs import frozen
 
-from hoody.containers.within import in_a_new_one, within
+from hoody.containers.network.within import in_a_new_one, within
 
 T = TypeVar("T")
 

@@ -19,10 +19,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.stdio import StandardIO
 from twisted.protocols.basic import LineOnlyReceiver
 
-from hoody.containers.dnsdoor import DnsDoor
-from hoody.containers.egress import Egress
-from hoody.containers.resolvers import Resolvers
-from hoody.containers.within import within
+from hoody.containers.network.dnsdoor import DnsDoor
+from hoody.containers.network.egress import Egress
+from hoody.containers.network.resolvers import Resolvers
+from hoody.containers.network.within import within
 from hoody.errors import HoodyError
 
 

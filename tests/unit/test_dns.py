@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.names.dns import A, Message, Query
 
-from hoody.containers.dnsdoor import Allowance
-from hoody.containers.questions import (
+from hoody.containers.network.dnsdoor import Allowance
+from hoody.containers.network.questions import (
     FORMAT_ERROR,
     NOT_IMPLEMENTED,
     REFUSED,
@@ -17,7 +17,7 @@ from hoody.containers.questions import (
     Question,
     code_of,
 )
-from hoody.containers.resolvers import _nameservers, framed, unframed
+from hoody.containers.network.resolvers import _nameservers, framed, unframed
 
 
 def message(

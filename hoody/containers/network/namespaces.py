@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from attrs import define
 
-from hoody.containers.within import within
+from hoody.containers.network.within import within
 
 T = TypeVar("T")
 

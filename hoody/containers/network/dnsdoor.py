@@ -19,8 +19,8 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from hoody.containers.questions import NotAQuestion, Question
-from hoody.containers.resolvers import Resolvers, framed, unframed
+from hoody.containers.network.questions import NotAQuestion, Question
+from hoody.containers.network.resolvers import Resolvers, framed, unframed
 from hoody.errors import Unavailable
 
 MakeSocket = Callable[[int, int], socket.socket]

@@ -29,11 +29,11 @@ from attrs import define, field, frozen
 from twisted.internet.defer import Deferred, DeferredLock
 from twisted.logger import Logger
 
-from hoody.containers import netlink
-from hoody.containers.filters import Filters
-from hoody.containers.netlink import Netlink, NetlinkError
-from hoody.containers.rulewatch import RuleWatch
-from hoody.containers.within import in_a_new_one, within
+from hoody.containers.network import netlink
+from hoody.containers.network.filters import Filters
+from hoody.containers.network.netlink import Netlink, NetlinkError
+from hoody.containers.network.rulewatch import RuleWatch
+from hoody.containers.network.within import in_a_new_one, within
 from hoody.errors import Unavailable
 from hoody.later import in_thread
 
@@ -311,6 +311,11 @@ class Egress:
 def _in_words(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and error.filename == "nft":
         return f"there is no nft; {_GET_NFT}"
+    if isinstance(error, OSError) and error.errno == errno.EEXIST:
+        return (
+            "its address is taken, perhaps by another server on this machine; give each a"
+            " --container-network of its own"
+        )
     words = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return words.rstrip(".")
 

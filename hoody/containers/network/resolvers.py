@@ -19,7 +19,7 @@ from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from hoody.containers.questions import (
+from hoody.containers.network.questions import (
     NOT_IMPLEMENTED,
     REFUSED,
     SERVER_FAILURE,

@@ -9,10 +9,10 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from hoody.containers.container import Container
-from hoody.containers.dnsdoor import DnsDoor
-from hoody.containers.egress import Egress
-from hoody.containers.namespaces import NetworkNamespace
-from hoody.containers.resolvers import Resolvers
+from hoody.containers.network.dnsdoor import DnsDoor
+from hoody.containers.network.egress import Egress
+from hoody.containers.network.namespaces import NetworkNamespace
+from hoody.containers.network.resolvers import Resolvers
 from hoody.errors import HoodyError
 
 NAT = "nat"

@@ -17,7 +17,7 @@ from attrs import define, field
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
-from hoody.containers import netlink
+from hoody.containers.network import netlink
 
 _NETLINK_NETFILTER = 12
 _ADD_MEMBERSHIP = 1
