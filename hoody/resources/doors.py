@@ -113,10 +113,8 @@ def _token_in_url(request: Request) -> str | None:
 
 def _url_without_token(request: Request) -> str:
     """Of one slash: two would name another host, and a dot between them changes nothing."""
-    path, query = request.path, forwarding.query_without_tokens(request.query)
-    if path.startswith(b"//"):
-        path = b"/." + path
-    return (path + b"?" + query if query else path).decode("latin-1")
+    url = forwarding.target(request)
+    return ("/." if url.startswith(b"//") else "") + url.decode("latin-1")
 
 
 def _is_from_elsewhere(request: Request) -> bool:

@@ -39,14 +39,10 @@ _BEARER = re.compile(rb"bearer +" + tokens.PREFIX.encode(), re.IGNORECASE)
 _NODE = re.compile(r"[0-9.]+")
 
 
-def request_head(request: Request, target: bytes) -> bytes:
-    """
-    What the container is asked, with the empty line at its end.
-
-    @param target: path and query.
-    """
+def request_head(request: Request) -> bytes:
+    """What the container is asked, with the empty line at its end."""
     given = request.requestHeaders
-    lines = [b"%b %b HTTP/1.1" % (request.method, target), b"Host: " + request.authority]
+    lines = [b"%b %b HTTP/1.1" % (request.method, target(request)), b"Host: " + request.authority]
     dropped = words(list(given.getRawHeaders(b"connection", [])))
     for name, values in given.getAllRawHeaders():
         # Programs behind CGI or WSGI cannot tell the two characters apart.
@@ -60,6 +56,14 @@ def request_head(request: Request, target: bytes) -> bytes:
         lines += [b"%b: %b" % (name, value) for value in values]
     lines += _said_by_us(request)
     return b"\r\n".join([*lines, b"", b""])
+
+
+def target(request: Request) -> bytes:
+    """Path and query, as they came but for our tokens."""
+    if b"?" not in request.uri:
+        return request.path
+    query = query_without_tokens(request.query)
+    return request.path + b"?" + query if query or not request.query else request.path
 
 
 def _may_go_in(folded: bytes) -> bool:
@@ -134,8 +138,6 @@ def _origin(request: Request) -> list[bytes]:
 
 def query_without_tokens(query: bytes) -> bytes:
     """A query without such C{token}s as are ours, which are not the container's to see."""
-    if b"hdy" not in query:
-        return query
     return b"&".join(pair for pair in query.split(b"&") if not is_token(pair))
 
 

@@ -44,7 +44,8 @@ class Means:
 @implementer(IIntake, IPushProducer)
 class Passage:
     """
-    A request that waits to be told where L{to} go.
+    A request that waits to be told where L{to} go. Until then, and until the container takes
+    it, its body stays with the client.
 
     @ivar is_over: whether the answer has been given, or will not be.
     """
@@ -75,6 +76,7 @@ class Passage:
         self._place: Place = ("", 0)
         self._endpoint: IStreamClientEndpoint | None = None
         self._head = b""
+        self._would_switch = False
         self._body: Body | None = None
         self._relay: Relay | None = None
         self._early: list[bytes] = []
@@ -95,9 +97,8 @@ class Passage:
         @raise HoodyError: if that cannot be; the request has not been answered then.
         """
         request = self.request
-        query = forwarding.query_without_tokens(request.query)
-        target = request.path + b"?" + query if query else request.path
-        self._head = forwarding.request_head(request, target)
+        self._would_switch = bool(forwarding.upgrade_of(request))
+        self._head = forwarding.request_head(request)
         self._container = destination.name
         self._place = (destination.container_id, port)
         self._visit = destination.visit()
@@ -114,10 +115,6 @@ class Passage:
         """What keeps its container awake, once that is known."""
         assert self._visit is not None
         return self._visit
-
-    @property
-    def _would_switch(self) -> bool:
-        return bool(forwarding.upgrade_of(self.request))
 
     async def _connect(self) -> Upstream | None:
         """

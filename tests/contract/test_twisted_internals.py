@@ -69,6 +69,12 @@ def test_the_decoders_say_how_far_they_are() -> None:
     assert DECODERS[0].length == 5
 
 
+def test_a_decoder_keeps_the_trailers() -> None:
+    decoder = http._ChunkedTransferDecoder(lambda data: None, lambda rest: None)
+    decoder.dataReceived(b"0\r\nA: b\r\nC: d\r\n\r\n")
+    assert [bytes(line) for line in decoder._trailerHeaders] == [b"A: b", b"C: d"]
+
+
 @pytest.mark.parametrize("name", ["gotLength", "handleContentChunk", "requestReceived"])
 def test_the_channel_tells_the_request(name: str) -> None:
     assert callable(getattr(http.Request, name))
@@ -105,6 +111,7 @@ def test_the_reactor_calls_what_stands_in_for_a_descriptor_s_methods() -> None:
     assert "self.doRead = " in abort
     assert "self.doWrite = " in abort
     assert "__slots__" not in tcp.Server.__dict__
+    assert "__slots__" not in tcp.Client.__dict__
 
 
 def test_a_descriptor_reads_as_much_at_once_as_it_says() -> None:
@@ -128,7 +135,8 @@ def test_private_names_of_twisted_stay_in_protocols() -> None:
     root = Path(hoody.protocols.__file__).parent.parent
     private = re.compile(
         r"\.(_networkProducer|_waitingForTransport|_handlingRequest|_dataBuffer|_transferDecoder"
-        r"|_savedTimeOut|doRead|doWrite|bufferSize|_send100Continue|_tempDataBuffer|_command|_path|_version|_disconnected)\b"
+        r"|_savedTimeOut|doRead|doWrite|bufferSize|_send100Continue|_tempDataBuffer|_command|_path|_version|_disconnected"
+        r"|_trailerHeaders)\b"
     )
     for path in root.rglob("*.py"):
         if path.parent.name != "protocols":

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import watching
+from bench import gates, passing, watching
 from bench.rivals import missing
 from bench.targets import TARGETS, Run
 from bench.works import WORKS
@@ -43,6 +43,18 @@ def _measured(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
         command, cwd=ROOT, check=True, timeout=110, stdout=subprocess.PIPE, text=True
     )
     return done.stdout, json.loads(path.read_text())
+
+
+def test_every_gate_did_every_work_without_an_error(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    if absent := gates.missing():
+        pytest.skip(f"{', '.join(absent)} missing; script/bench gateway installs them")
+    _, report = _measured("gateway", tmp_path_factory.mktemp("bench"))
+    done = {(run["work"], run["server"]) for run in report["runs"]}
+    assert done == {(work, gate) for work in passing.WORKS for gate in gates.NAMES}
+    assert [run["error"] for run in report["runs"] if run["error"]] == []
+    assert len(report["targets"]) == len(passing.TARGETS)
 
 
 def test_every_server_did_every_work_without_an_error(report: dict[str, Any]) -> None:

@@ -82,6 +82,17 @@ def test_a_request_and_its_answer_pass_as_they_are(client: Wire, host: str, box:
     assert set(answer.headers) == {"server", "x-a", "content-length", "date", "x-request-id"}
 
 
+@pytest.mark.parametrize(
+    "target", ["/", "/?", "/?a", "/a?b?c=/#d", "/%00%0a%ff", "/..//./", "//x"]
+)
+def test_a_target_is_passed_as_it_came(client: Wire, host: str, box: Origin, target: str) -> None:
+    ask(client, host, first=f"GET {target} HTTP/1.1")
+    server = box.accept()
+    assert server.request().startswith(f"GET {target} HTTP/1.1\r\n".encode())
+    server.respond("Content-Length: 0")
+    assert client.answer().status == 200
+
+
 @pytest.mark.parametrize("status", ["200 Fine by me", "299 Odd", "404 Not Here", "599 "])
 def test_status_and_reason_are_the_container_s(
     client: Wire, host: str, box: Origin, status: str

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -138,6 +139,36 @@ def test_a_websocket_may_be_silent_for_longer_than_any_time_out(gate: Gateway) -
             websocket.close()
             with pytest.raises(ConnectionClosedOK):
                 websocket.recv(10)
+
+
+def test_under_tls(gate: Gateway, files: Path, tmp_path: Path) -> None:
+    context = ssl.create_default_context(cafile=str(gate.folder / "cert.pem"))
+    context.check_hostname = False
+    with python_httpd(files) as httpd, websocket_echo() as websockets, origin() as box:
+        host = gate.has(next(_names), httpd)
+        where = f"{host}:443:127.0.0.1:{gate.tls_port}"
+        command = ["curl", "-sSk", "-m", "60", "--connect-to", where, f"https://{host}/large"]
+        got = subprocess.run(command, capture_output=True, check=True).stdout
+        assert got == (files / "large").read_bytes()
+        host = gate.has(next(_names), websockets)
+        with (
+            socket.create_connection((gate.host, gate.tls_port)) as sock,
+            connect(
+                f"wss://{host}/", sock=sock, ssl=context, server_hostname=host, max_size=None
+            ) as websocket,
+        ):
+            websocket.send("x" * 3_000_000)
+            assert websocket.recv(10) == "x" * 3_000_000
+        answered = threading.Thread(target=_answer, args=(box.accept,))
+        answered.start()
+        host = gate.has(next(_names), box.port)
+        where = f"{host}:443:127.0.0.1:{gate.tls_port}"
+        command = ["curl", "-sSk", "-m", "60", "--connect-to", where, f"https://{host}/"]
+        seen = subprocess.run(command, capture_output=True, check=True).stdout.decode()
+        answered.join()
+        assert "X-Forwarded-Proto: https\r\n" in seen
+        assert "X-Forwarded-Port: 443\r\n" in seen
+        assert f'for=127.0.0.1;host="{host}";proto=https\r\n' in seen
 
 
 HAPROXY = """

@@ -162,7 +162,9 @@ async def _serve(file: Path, *, splice: int | None = None, **options: float) -> 
         stream_timeout=20,
     )
     pages.site = site
-    for text in ("tcp:0:interface=127.0.0.1", "haproxy:tcp:0:interface=127.0.0.1"):
+    plain = "tcp:0:interface=127.0.0.1"
+    pem = f"privateKey={file.parent}/key.pem:certKey={file.parent}/cert.pem"
+    for text in (plain, f"haproxy:{plain}", f"ssl:0:interface=127.0.0.1:{pem}"):
         port = await serverFromString(reactor, text).listen(site)
         print(json.dumps({"listening": port.getHost().port}), flush=True)
 
@@ -224,6 +226,13 @@ class _Steering:
         return self._keyring.signer.read_session(text) is not None
 
 
+def certify(folder: Path) -> None:
+    """A key and a certificate, which nobody trusts."""
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-subj", "/CN=localhost", "-keyout", "key.pem", "-out", "cert.pem"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+
+
 class Gateway:
     """
     The process, for a test.
@@ -234,8 +243,10 @@ class Gateway:
     host = "127.0.0.1"
 
     def __init__(self, folder: Path, **options: float | None) -> None:
+        self.folder = folder
         self._file = folder / "containers.json"
         self._file.write_text("{}")
+        certify(folder)
         self.containers: dict[str, dict[str, Any]] = {}
         self.events: list[dict[str, Any]] = []
         self.process = subprocess.Popen(
@@ -244,7 +255,7 @@ class Gateway:
             text=True,
             cwd=Path(__file__).parent.parent.parent,
         )
-        self.port, self.haproxy_port = self._listening(), self._listening()
+        self.port, self.haproxy_port, self.tls_port = (self._listening() for _ in range(3))
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
