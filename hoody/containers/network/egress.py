@@ -311,11 +311,6 @@ class Egress:
 def _in_words(error: Exception) -> str:
     if isinstance(error, FileNotFoundError) and error.filename == "nft":
         return f"there is no nft; {_GET_NFT}"
-    if isinstance(error, OSError) and error.errno == errno.EEXIST:
-        return (
-            "its address is taken, perhaps by another server on this machine; give each a"
-            " --container-network of its own"
-        )
     words = (error.strerror if isinstance(error, OSError) else None) or str(error)
     return words.rstrip(".")
 
