@@ -36,6 +36,8 @@ ACTOR = "server"
 DATABASE_PAUSE = 0.5
 TRIM_SECONDS = 1.0
 """How often logs are looked at that may have become too long."""
+START_SECONDS = 30.0
+"""How long after its start a container's main port may refuse, and is asked again."""
 WORDS = 4096
 """Bytes of a log that are shown as its end."""
 
@@ -458,7 +460,8 @@ class Destination:
 
     async def endpoint(self, port: int) -> IStreamClientEndpoint:
         run = await self._fleet.serving(self._keeper)
-        return InsideEndpoint(self._fleet.reactor, run.network.socket, port)
+        patience = run.began + START_SECONDS if port == self.port else 0.0
+        return InsideEndpoint(self._fleet.reactor, run.network.socket, port, patience)
 
     def visit(self) -> IVisit:
         return Visit(self._fleet.reactor, self._keeper)

@@ -56,6 +56,7 @@ class Run:
     A container that runs.
 
     @ivar network: its network namespace.
+    @ivar began: when, by the reactor's clock; 0 if an earlier server started it.
     @ivar ended: called once when its first process has ended.
     @ivar status: how that ended, once it has: see L{exit_status}.
     """
@@ -63,6 +64,7 @@ class Run:
     incarnation: Incarnation
     cgroup: Cgroup
     network: NetworkNamespace
+    began: float = 0.0
     ended: Callable[[], None] | None = field(default=None, init=False)
     over: bool = field(default=False, init=False)
     status: int | None = field(default=None, init=False)
@@ -203,6 +205,7 @@ class Runtime:
             await furnish(run.network)
             await self._call("start", container.id)
             run.watch(self._reactor)
+            run.began = self._reactor.seconds()
         except (CommandFailed, OSError, NotAContainer, HoodyError, RuntimeFailed) as error:
             if run is not None:
                 run.close()

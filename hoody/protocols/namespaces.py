@@ -15,10 +15,13 @@ from typing import Any
 
 from attrs import define
 from twisted.internet import tcp
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.endpoints import _WrappingFactory
+from twisted.internet.error import ConnectionRefusedError
 from twisted.internet.interfaces import IProtocol, IProtocolFactory, IStreamClientEndpoint
 from zope.interface import implementer
+
+from hoody.later import sleep
 
 MakeSocket = Callable[[int, int], socket.socket]
 """Given a family and a kind, makes one that does not block."""
@@ -40,14 +43,34 @@ class _Connector(tcp.Connector):
 @implementer(IStreamClientEndpoint)
 @define(eq=False)
 class InsideEndpoint:
-    """A port of a container's loopback."""
+    """
+    A port of a container's loopback.
+
+    @ivar patience: until when, by the reactor's clock, one that is refused tries again:
+        who has just been started is not listening yet.
+    """
 
     _reactor: Any
     _make_socket: MakeSocket
     _port: int
+    patience: float = 0.0
     _seconds: float = 10.0
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
+        return ensureDeferred(self._connect(protocolFactory))
+
+    async def _connect(self, factory: IProtocolFactory) -> IProtocol:
+        pause = 0.004
+        while True:
+            try:
+                return await self._connect_once(factory)
+            except ConnectionRefusedError:
+                if self._reactor.seconds() >= self.patience:
+                    raise
+            await sleep(self._reactor, pause)
+            pause = min(2 * pause, 0.1)
+
+    def _connect_once(self, protocolFactory: IProtocolFactory) -> Deferred[IProtocol]:
         factory = _WrappingFactory(protocolFactory)
         connector = _Connector(
             "127.0.0.1", self._port, factory, self._seconds, None, self._reactor

@@ -378,6 +378,12 @@ def test_a_request_starts_what_nobody_has_stopped(house: House, name: str) -> No
     assert logs[0]["triggered_by"] == "request"
 
 
+def test_who_has_just_been_started_is_waited_for(house: House, name: str) -> None:
+    command = "sleep 1.5; exec httpd -f -p 8080 -h /var/www"
+    house.create(name, egress="none", command=command)
+    assert house.get(name)[0] == 200
+
+
 def test_one_that_has_failed_says_why_to_who_may_know(house: House, name: str) -> None:
     house.create(name, egress="none", command="echo the secret reason; exit 4")
     house.until(name, status="failed")
