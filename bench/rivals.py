@@ -105,7 +105,7 @@ def hoody_with(settings: Sequence[str], folder: Path) -> AbstractContextManager[
 def _hoody(name: str, settings: Sequence[str], folder: Path) -> Iterator[Server]:
     port = free_port()
     command = [
-        *(_TWISTD, "-n", "--pidfile=", "hoody"),
+        *(_TWISTD, "-n", "--pidfile=", "hoody", "--containers=off"),
         f"--listen=tcp:{port}:interface=127.0.0.1",
         f"--data-dir={folder / f'data{port}'}",
         *settings,

@@ -81,6 +81,12 @@ class Conflict(CallerError):
     status = 409
 
 
+class Misdirected(CallerError):
+    """Another server has what is asked for."""
+
+    status = 421
+
+
 class NotSupported(HoodyError):
     """A part of HTTP, or of the contract, that this version does not have."""
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from hoody.audit.events import Event, Filter
     from hoody.auth.tokens import Token
+    from hoody.containers.container import Container
+    from hoody.containers.image import Image
+    from hoody.containers.transitions import Transition
     from hoody.errors import HoodyError
     from hoody.pipes.heads import Head
     from hoody.pipes.meeting import Gathered, Report, Running
@@ -264,6 +267,77 @@ class IResults(Interface):
         """Forget up to C{limit} of what ended before. @return: how many."""
 
 
+class IContainers(Interface):
+    """The containers that there are, of all servers."""
+
+    async def add(container: Container) -> None:
+        """@raise hoody.errors.Taken: if another answers to its name or alias."""
+
+    async def find(label: str, for_change: bool = False) -> Container | None:
+        """
+        Whose id, name or alias this is.
+
+        @param label: as L{hoody.containers.container.label} makes them.
+        @param for_change: nobody else is to change it before this transaction is over.
+        """
+
+    async def page(
+        offset: int,
+        limit: int,
+        sort_by: str,
+        ascending: bool,
+        project_id: str | None = None,
+        only: tuple[str, ...] | None = None,
+    ) -> tuple[list[Container], int]:
+        """
+        Some, and how many there are.
+
+        @param only: of those with these ids.
+        """
+
+    async def of_server(server_id: str) -> list[Container]:
+        """All that it has to see to."""
+
+    async def free_number(server_id: str) -> int:
+        """The least that no container of this server has, kept for this transaction."""
+
+    async def count(project_id: str) -> int:
+        """How many a project has."""
+
+    async def change(container: Container) -> None:
+        """@raise hoody.errors.Taken: if another answers to its name or alias."""
+
+    async def remove(container_id: str) -> None:
+        """With all that is told of it alone."""
+
+    async def passed(transition: Transition) -> None:
+        """Its status has changed."""
+
+    async def transitions(
+        container_id: str, offset: int, limit: int, ascending: bool
+    ) -> tuple[list[Transition], int]:
+        """Some, and how many there are."""
+
+
+class IImages(Interface):
+    """The images that there are, each on one server."""
+
+    async def add(image: Image) -> None:
+        """@raise hoody.errors.Taken: if that server has one of the name."""
+
+    async def find(server_id: str, name: str) -> Image | None:
+        """One; it is not removed before this transaction is over."""
+
+    async def of_server(server_id: str) -> list[Image]:
+        """By name."""
+
+    async def change(image: Image) -> None:
+        """What is known of it now."""
+
+    async def remove(image_id: str) -> None:
+        """@raise hoody.errors.InUse: if a container is made of it."""
+
+
 class ITransaction(Interface):
     """What is done in it becomes true as a whole, when it is left without an error."""
 
@@ -271,6 +345,8 @@ class ITransaction(Interface):
     projects: IProjects = Attribute("L{IProjects}")
     events: IEvents = Attribute("L{IEvents}")
     results: IResults = Attribute("L{IResults}")
+    containers: IContainers = Attribute("L{IContainers}")
+    images: IImages = Attribute("L{IImages}")
 
     async def secret(name: str, fresh: bytes) -> bytes:
         """What all servers of this database know under C{name}: C{fresh}, if nothing yet."""

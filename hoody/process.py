@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
 import resource
@@ -9,6 +10,7 @@ import signal
 import stat
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -47,6 +49,9 @@ class Signals:
             former(number, frame)
 
 
+_PR_SET_CHILD_SUBREAPER = 36
+
+
 def raise_descriptor_limit() -> int:
     """Take as many file descriptors as we may have; how many that is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -72,6 +77,15 @@ def begin_without(secret: str, **environment: str) -> None:
         os.execve(  # noqa: S606  # what we were started with
             sys.executable, [sys.orig_argv[0], *kept], {**os.environ, **environment}
         )
+
+
+def adopt_orphans() -> None:
+    """
+    Be the parent of what our children leave behind (PR_SET_CHILD_SUBREAPER, prctl(2)): so we
+    are told how a container's first process ended. To be called after daemonising.
+    """
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 class DataDirTaken(Exception):
@@ -118,6 +132,31 @@ class DataDir:
     def saved(self) -> str:
         """The folder that the database is saved to."""
         return os.path.join(self.path, "saved")
+
+    @property
+    def storage(self) -> Path:
+        """Where the file system of containers is mounted."""
+        return Path(self.path, "storage")
+
+    @property
+    def storage_image(self) -> Path:
+        """The file that it is in, where no path is given."""
+        return Path(self.path, "storage.btrfs")
+
+    def server_id(self, fresh: str) -> str:
+        """
+        Which server this is, among those of one database.
+
+        @param fresh: what it is to be from now on, if nothing was said before.
+        """
+        path = Path(self.path, "server-id")
+        try:
+            return path.read_text().strip()
+        except FileNotFoundError:
+            new = path.with_suffix(".new")
+            new.write_text(f"{fresh}\n")
+            new.rename(path)
+            return fresh
 
     def take(self) -> None:
         """

@@ -5,6 +5,7 @@ The composition root: who is wired to whom, started in order, drained in order.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from hoody.audit.witness import Witness
 from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
 from hoody.blocking import BlockingWatch
+from hoody.containers.assembly import STATE, make_fleet
+from hoody.containers.fleet import Destinations
 from hoody.errors import DatabaseAway
 from hoody.later import sleep
 from hoody.metrics import Metrics
@@ -45,6 +48,7 @@ from hoody.process import (
     DataDir,
     DataDirTaken,
     Signals,
+    adopt_orphans,
     raise_descriptor_limit,
     say_to_operator,
 )
@@ -57,19 +61,24 @@ from hoody.protocols.site import Site
 from hoody.protocols.splicing import Splicing
 from hoody.resources import failures, pages
 from hoody.resources.api.catalogue import catalogue
+from hoody.resources.api.containers import ContainersFace
 from hoody.resources.api.events import EventsFace
+from hoody.resources.api.images import ImagesFace
+from hoody.resources.api.inside import InsideFace
+from hoody.resources.api.operations import Operation
 from hoody.resources.doors import Doors
-from hoody.resources.gateway import GatewayFace, NoContainers
+from hoody.resources.gateway import GatewayFace
 from hoody.resources.guard import Guard
 from hoody.resources.health import Health, open_descriptors
 from hoody.resources.pipe import PipeFace
 from hoody.resources.progress import ProgressFace, encode
 from hoody.resources.root import Root, containers_suffix, witness_request
+from hoody.resources.upload import Uploads
 from hoody.settings import Settings, declared, flag, mask
 from hoody.store import databases
 from hoody.store.migrations import SchemaRefused
 from hoody.store.postgres import EVENTS
-from hoody.units import moment
+from hoody.units import moment, new_id
 
 FIRST_START_SECONDS = 120.0
 """How long the first start waits for a database of our own, which has to be made."""
@@ -106,6 +115,7 @@ class Hoody(Service):
             reactor, settings, self._data_dir, furnish=self._furnish, refused=self._refused
         )
         self._keyring = Keyring(self.database, reactor)
+        self._fleet = make_fleet(reactor, settings, self._data_dir, self.database)
         self._feed = Feed()
         self._journal = Journal(self.database, reactor, Spool(self._data_dir.journal), self._learn)
         self._retention = Retention(
@@ -143,11 +153,14 @@ class Hoody(Service):
         )
         guard = Guard(self._keyring, Suspects(settings.wrong_tokens))
         self._gateway = GatewayFace(
-            destinations=NoContainers(),
+            destinations=Destinations(self._fleet),
             doors=Doors(guard),
             clock=reactor,
             suffix=containers_suffix(settings.domain.encode()),
             relaying=self._make_relaying(),
+        )
+        self._images = ImagesFace(
+            self.database, self._fleet, self._fleet.workshop, settings.registries
         )
         self._events = EventsFace(self.database, self._feed, guard, reactor)
         self._progress = ProgressFace(
@@ -188,6 +201,7 @@ class Hoody(Service):
                 "pipes": self._pipes_part,
                 "reactor": self._reactor_part,
                 "database": self.database.part,
+                "containers": self._fleet.part,
             },
         )
         root = Root(
@@ -208,9 +222,10 @@ class Hoody(Service):
                 metrics=self._metrics.page,
                 guard=guard,
                 needs_token=bool(settings.public_listeners),
-                operations=catalogue(self.database, self._keyring, self._events),
+                operations=self._operations(),
             ),
             gateway=self._gateway,
+            uploads=Uploads(guard, self._fleet, self._fleet.workshop, self._images.row_of),
         )
         return Site(
             root,
@@ -223,6 +238,19 @@ class Hoody(Service):
             idle_timeout=settings.idle_timeout,
             peer_timeout=settings.peer_timeout,
             stream_timeout=settings.stream_timeout,
+        )
+
+    def _operations(self) -> list[Operation]:
+        containers = ContainersFace(
+            self.database, self._fleet, self._settings.domain, socket.gethostname()
+        )
+        return catalogue(
+            self.database,
+            self._keyring,
+            self._events,
+            containers,
+            InsideFace(self.database, self._fleet, containers),
+            self._images,
         )
 
     def _readings(self) -> dict[str, float]:
@@ -292,6 +320,9 @@ class Hoody(Service):
         for part in (self._unfinished, self._watches, self._metrics, self._retention):
             part.start()
         self.database.start()
+        now = moment(self._reactor.seconds())
+        self._fleet.identify(self._data_dir.server_id(new_id(now)), STATE)
+        adopt_orphans()
         ensureDeferred(self._open()).addErrback(self._cannot_listen)
 
     def _share_descriptors(self, limit: int) -> None:
@@ -311,7 +342,11 @@ class Hoody(Service):
                 return
             _log.error("starting without the database: {reason}", reason=away.reason)
         if self.running and not self._hopeless:
+            ensureDeferred(self._fleet.start()).addErrback(self._no_containers)
             await self._listen()
+
+    def _no_containers(self, failure: Failure) -> None:
+        _log.failure("the containers could not be seen to", failure=failure)
 
     async def _furnish(self) -> None:
         """What must be in the database before anybody asks."""
@@ -389,6 +424,7 @@ class Hoody(Service):
         for channel in tuple(self.site.connections):
             channel.loseConnection()
         await self._until(lambda: not self.site.connections)
+        await self._fleet.stop()
         await self._journal.stop()
         await self._unfinished.stop()
         for part in (self._watches, self._retention, self._metrics):

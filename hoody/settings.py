@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Network
 from typing import Any
 
 import psycopg2
@@ -19,6 +20,7 @@ from psycopg2.extensions import make_dsn, parse_dsn
 
 from hoody.units import duration, size
 
+_BLOCK = IPv4Network("198.18.0.0/15")
 MAX_DURATION = 30 * 86400
 
 
@@ -81,6 +83,24 @@ def _ancestors(text: str) -> str:
         if not re.fullmatch(r"\*|https?://[A-Za-z0-9.*-]+(:[0-9*]+)?", source):
             raise ValueError("give none, *, or origins such as https://status.example.com")
     return text
+
+
+def _network(text: str) -> IPv4Network:
+    try:
+        network = IPv4Network(text)
+    except ValueError as error:
+        raise ValueError("give an IPv4 network such as 198.18.0.0/15") from error
+    if network.prefixlen > 28:
+        raise ValueError("give a network of at least 16 addresses, such as 198.18.0.0/15")
+    return network
+
+
+def _registries(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    for name in names:
+        if not re.fullmatch(r"[a-z0-9.-]{1,253}(:[0-9]{1,5})?", name):
+            raise ValueError("give hosts, such as docker.io,registry.example.com:5000")
+    return names
 
 
 def _yes_no(text: str) -> bool:
@@ -263,6 +283,25 @@ class Settings:
         _storage,
         "Where containers live: a btrfs path, or a size for an image file",
         shown="auto",
+    )
+    stop_grace: float = _setting(
+        10.0,
+        _seconds(0),
+        "How long a container that is stopped may take to end by itself",
+        shown="10s",
+    )
+    container_network: IPv4Network = _setting(  # noqa: RUF009  # as all others here
+        _BLOCK,
+        _network,
+        "Where containers that have a way out get their addresses from; servers that share a"
+        " machine need one each",
+        shown="198.18.0.0/15",
+    )
+    registries: tuple[str, ...] = _setting(
+        ("docker.io", "ghcr.io", "quay.io", "registry.gitlab.com"),
+        _registries,
+        "The registries that images may come from, as HOST or HOST:PORT, with commas between",
+        shown="docker.io,ghcr.io,quay.io,registry.gitlab.com",
     )
     ksm: bool = _setting(
         False,

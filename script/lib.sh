@@ -1,5 +1,6 @@
 # Sourced by the scripts beside it: prepares .venv and Debian's packages, once.
 
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin  # where administrators' programs are
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 venv=$root/.venv
 
@@ -10,6 +11,17 @@ need() {
     command -v "$1" >/dev/null 2>&1 && return 0
     shift
     missing="${missing:-} $*"
+}
+
+# What containers and their images need.
+need_for_containers() {
+    command -v crun >/dev/null 2>&1 || need runc runc
+    need mkfs.btrfs btrfs-progs
+    need tini-static tini
+    need nft nftables
+    need busybox busybox-static
+    need skopeo skopeo
+    need mmdebstrap mmdebstrap
 }
 
 install_needed() {

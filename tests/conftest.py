@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 from tests.support.browser import browser, open_page
+from tests.support.containers import pool
 from tests.support.postgres import Postgres, folder, open_folder, postgres
 from tests.support.server import Server
 
@@ -19,7 +20,10 @@ hypothesis.settings.register_profile("default", deadline=None, max_examples=200)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5000)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
-__all__ = ["browser", "open_page"]
+__all__ = ["browser", "open_page", "pool"]
+
+# Containers and their file systems outlive a server: only tests of them have any.
+os.environ["HOODY_CONTAINERS"] = "off"
 
 Serve = Callable[..., Server]
 

@@ -9,7 +9,6 @@ from attrs import define, field, frozen
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
-from zope.interface import implementer
 
 from hoody.auth.principal import Principal
 from hoody.errors import HoodyError, NoSuchThing, NoToken, NotServing
@@ -30,14 +29,6 @@ LOOK_EVERY = 2.0
 
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9_-]{0,61}[a-z0-9])?")
 _OF_SERVICE = re.compile(r"([0-9a-f]{24})-([0-9a-f]{24})-([a-z]+)-(\d{1,5})")
-
-
-@implementer(IDestinations)
-class NoContainers:
-    """Where there are none."""
-
-    async def find(self, label: str) -> IDestination | None:
-        return None
 
 
 @frozen(kw_only=True)

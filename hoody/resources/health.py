@@ -15,6 +15,10 @@ from hoody.units import rfc3339
 Part = Callable[[], dict[str, object]]
 
 
+_WELL = ("ok", "off", "starting")
+"""What a part may say while nothing is wrong with it: it may not be wanted, or not yet be."""
+
+
 @frozen
 class Health:
     """
@@ -28,7 +32,7 @@ class Health:
     def report(self, request: Request) -> dict[str, object]:
         """What C{GET /health} answers; 200 as long as pipes work."""
         parts = {name: part() for name, part in self.parts.items()}
-        well = all(part["status"] == "ok" for part in parts.values())
+        well = all(part["status"] in _WELL for part in parts.values())
         return {
             "status": "ok" if well else "degraded",
             "service": "hoody",

@@ -21,6 +21,7 @@ from hoody.protocols.request import Request
 from hoody.resources import cors, failures, pages, refusals
 from hoody.resources.gateway import GatewayFace
 from hoody.resources.pipe import PipeFace
+from hoody.resources.upload import Uploads
 
 PIPES = b"/api/v1/pipe"
 
@@ -100,11 +101,13 @@ class Root(Resource):
         pipe_pages: Klein,
         server_pages: Klein,
         gateway: GatewayFace,
+        uploads: Uploads | None = None,
     ) -> None:
         super().__init__()
         self._domain = domain.encode()
         self._pipe = pipe
         self._gateway = gateway
+        self._uploads = uploads
         self._apps = {Area.PIPE: pipe_pages, Area.SERVER: server_pages}
         self._pages = {area: app.resource() for area, app in self._apps.items()}
 
@@ -115,6 +118,9 @@ class Root(Resource):
         try:
             if place.area is Area.PIPE:
                 return self._pipe.claim(request, place.rest)
+            upload = self._uploads.claim(request) if self._uploads is not None else None
+            if upload is not None:
+                return upload
             if request.path == b"*" and request.method != b"OPTIONS":
                 raise CallerError("The target * is for OPTIONS only.")
             if place.area is Area.CONTAINER:

@@ -14,19 +14,17 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable
-from typing import Any
 
 import psycopg2
 from attrs import define, field
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred
-from twisted.internet.interfaces import IDelayedCall, IReadDescriptor
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
-from zope.interface import implementer
 
 from hoody.errors import DatabaseAway
+from hoody.pidfds import Ended
 from hoody.store.cluster import Answer, Cluster
 from hoody.store.links import first_line, in_words
 
@@ -36,42 +34,6 @@ _ADOPT_SECONDS = 5
 _RESTART_SECONDS = (0.1, 0.5, 1, 2, 5, 10)
 
 _log = Logger(namespace="hoody.postgres")
-
-
-@implementer(IReadDescriptor)
-@define(eq=False)
-class Ended:
-    """Tells when a process ends, by its pidfd."""
-
-    _reactor: Any
-    _told: Callable[[], None]
-    _descriptor: int
-
-    @classmethod
-    def watch(cls, reactor: Any, pid: int, told: Callable[[], None]) -> Ended:
-        """@raise ProcessLookupError: if it has ended already."""
-        watch = cls(reactor, told, os.pidfd_open(pid))
-        reactor.addReader(watch)
-        return watch
-
-    def cancel(self) -> None:
-        if self._descriptor >= 0:
-            self._reactor.removeReader(self)
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def doRead(self) -> None:
-        self.cancel()
-        self._told()
-
-    def connectionLost(self, reason: object) -> None:
-        self.cancel()
-
-    def logPrefix(self) -> str:
-        return "pidfd"
 
 
 @define(eq=False)

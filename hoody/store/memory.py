@@ -17,6 +17,7 @@ from hoody.errors import DatabaseAway, Taken
 from hoody.interfaces import IEvents, IProjects, IResults, IStore, ITokens, ITransaction
 from hoody.pipes.results import Result
 from hoody.projects import Project
+from hoody.store.memory_containers import ContainerRows, MemoryContainers, MemoryImages
 from hoody.units import case_folded, moment
 
 
@@ -27,6 +28,7 @@ class _Rows:
     events: list[Event] = field(factory=list)
     secrets: dict[str, bytes] = field(factory=dict)
     results: dict[str, Result] = field(factory=dict)
+    fleet: ContainerRows = field(factory=ContainerRows)
     last_seq: int = 0
 
     def copied(self) -> _Rows:
@@ -36,6 +38,7 @@ class _Rows:
             copy(self.events),
             copy(self.secrets),
             copy(self.results),
+            self.fleet.copied(),
             self.last_seq,
         )
 
@@ -172,6 +175,8 @@ class MemoryTransaction:
     projects: MemoryProjects = field(init=False)
     events: MemoryEvents = field(init=False)
     results: MemoryResults = field(init=False)
+    containers: MemoryContainers = field(init=False)
+    images: MemoryImages = field(init=False)
     recorded: list[Event] = field(factory=list, init=False)
     topics: set[str] = field(factory=set, init=False)
 
@@ -180,6 +185,8 @@ class MemoryTransaction:
         self.projects = MemoryProjects(self._rows)
         self.events = MemoryEvents(self._rows)
         self.results = MemoryResults(self._rows)
+        self.containers = MemoryContainers(self._rows.fleet)
+        self.images = MemoryImages(self._rows.fleet)
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         return self._rows.secrets.setdefault(name, fresh)

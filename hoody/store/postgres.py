@@ -3,56 +3,43 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 import psycopg2.errors
-from attrs import asdict, define, field, fields
+from attrs import asdict, define, field
 from zope.interface import implementer
 
 from hoody.audit.events import Event, Filter
 from hoody.auth.tokens import Scope, Token
-from hoody.errors import InUse, Taken
+from hoody.errors import InUse
 from hoody.interfaces import IEvents, IProjects, IResults, ITokens, ITransaction
 from hoody.pipes.results import Result
 from hoody.projects import Project
+from hoody.store.containers import Containers, Images
 from hoody.store.links import Link
+from hoody.store.rows import names_of, unique
 from hoody.units import case_folded
 
 CHANNEL = "hoody"
 EVENTS = "events"
 _EVENTS_LOCK = 0x6576656E7473  # "events"
-T = TypeVar("T")
-
-
-def _names(cls: type[Any], *without: str) -> list[str]:
-    return [attribute.name for attribute in fields(cls) if attribute.name not in without]
-
-
-_TOKEN = ", ".join(_names(Token))
-_PROJECT_NAMES = _names(Project)
+_TOKEN = ", ".join(names_of(Token))
+_PROJECT_NAMES = names_of(Project)
 _PROJECT = ", ".join(_PROJECT_NAMES)
-_EVENT_NAMES = _names(Event, "seq")
+_EVENT_NAMES = names_of(Event, "seq")
 _EVENT = ", ".join([*_EVENT_NAMES, "seq"])
 _EVENT_TYPES = (
     "ts timestamptz, event_type text, actor text, resource_type text, resource_id text,"
     " container_id text, project_id text, data jsonb, duration_ms float8, request_id text,"
     " key text"
 )
-_RESULT_NAMES = _names(Result)
+_RESULT_NAMES = names_of(Result)
 _RESULT_TYPES = (
     "path text, delivered bigint, total bigint, receivers integer, digest text, error text,"
     " started timestamptz, ended timestamptz"
 )
-
-
-async def _unique(answer: Awaitable[T]) -> T:
-    try:
-        return await answer
-    except psycopg2.errors.UniqueViolation as error:
-        raise Taken from error
 
 
 @implementer(ITokens)
@@ -64,7 +51,7 @@ class Tokens:
         row = {**asdict(token), "alias_key": case_folded(token.alias)}
         row["scopes"] = list(token.scopes)
         row["containers"] = None if token.containers is None else list(token.containers)
-        await _unique(
+        await unique(
             self._link.run(
                 f"INSERT INTO tokens ({_TOKEN}, alias_key) VALUES (%(id)s, %(alias)s,"
                 " %(scopes)s::text[], %(containers)s::text[], %(digest)s, %(root)s,"
@@ -108,7 +95,7 @@ class Projects:
 
     async def add(self, project: Project) -> None:
         places = ", ".join(f"%({name})s" for name in _PROJECT_NAMES)
-        await _unique(
+        await unique(
             self._link.run(
                 f"INSERT INTO projects ({_PROJECT}, alias_key) VALUES ({places}, %(alias_key)s)",
                 _row(project),
@@ -137,7 +124,7 @@ class Projects:
 
     async def change(self, project: Project) -> None:
         places = ", ".join(f"{name} = %({name})s" for name in [*_PROJECT_NAMES, "alias_key"])
-        await _unique(
+        await unique(
             self._link.run(f"UPDATE projects SET {places} WHERE id = %(id)s", _row(project))
         )
 
@@ -282,12 +269,15 @@ class Transaction:
     projects: Projects = field(init=False)
     events: Events = field(init=False)
     results: Results = field(init=False)
+    containers: Containers = field(init=False)
+    images: Images = field(init=False)
     _recorded: list[Event] = field(factory=list, init=False)
     _topics: set[str] = field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.tokens, self.projects = Tokens(self._link), Projects(self._link)
         self.events, self.results = Events(self._link), Results(self._link)
+        self.containers, self.images = Containers(self._link), Images(self._link)
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         await self._link.run(

@@ -13,6 +13,7 @@ from typing import cast
 import psycopg2
 import pytest
 import pytest_twisted
+from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults
@@ -20,7 +21,10 @@ from twisted.internet.interfaces import IReactorTime
 
 from hoody.audit.events import Event, Filter
 from hoody.auth.tokens import Scope, Token, mint
-from hoody.errors import DatabaseAway, Taken
+from hoody.containers.container import Container, Incarnation, Status, Volume
+from hoody.containers.image import Image, ImageStatus
+from hoody.containers.transitions import Transition
+from hoody.errors import DatabaseAway, InUse, Taken
 from hoody.interfaces import IStore
 from hoody.later import sleep
 from hoody.pipes.results import Result
@@ -339,6 +343,189 @@ async def test_observers_are_told_after_a_change_is_true_and_of_no_other(store: 
     while len(heard) < 2 and seconds() < late:
         await sleep(reactor, 0.01)
     assert heard == ["events", "tokens"]
+
+
+# Containers and images
+
+
+def image(name: str = "box", **more: object) -> Image:
+    number = f"{next(_numbers):024x}"
+    given: dict[str, object] = {"server_id": "s1", "source": "busybox", **more}
+    return Image(id=number, name=name, created_at=NOW, **given)  # type: ignore[arg-type]
+
+
+async def furnished(store: IStore) -> tuple[Project, Image]:
+    made, box = project("house"), image(config={"command": ["sh"], "port": 80})
+    async with store.transaction() as transaction:
+        await transaction.projects.add(made)
+        await transaction.images.add(box)
+    return made, box
+
+
+def container(name: str, of: tuple[Project, Image], number: int = 0, **more: object) -> Container:
+    given: dict[str, object] = {"server_id": "s1", **more}
+    return Container(
+        id=f"{next(_numbers):024x}",
+        project_id=of[0].id,
+        name=name,
+        container_image=of[1].name,
+        image_id=of[1].id,
+        number=number,
+        created_at=NOW,
+        updated_at=NOW,
+        **given,  # type: ignore[arg-type]
+    )
+
+
+@awaits
+async def test_a_container_is_kept_as_it_is(store: IStore) -> None:
+    of = await furnished(store)
+    made = container(
+        "Web_1",
+        of,
+        alias="front",
+        command=("sh", "-c", 'echo "a b"'),
+        exposed_ports=(1, 65535),
+        environment_vars={"A": "ü\n'"},
+        volumes=(Volume("data", "/data"),),
+        memory_limit=2**40,
+        cpu_limit=0.5,
+        image_config={"command": ["x"]},
+        incarnation=Incarnation(pid=7, started=2**40, boot="b", network=4026531840),
+        status=Status.RUNNING,
+        status_reason="why",
+        idle_since=NOW,
+    )
+    async with store.transaction() as transaction:
+        await transaction.containers.add(made)
+    async with store.transaction() as transaction:
+        for known_as in (made.id, "web-1", "front"):
+            assert await transaction.containers.find(known_as) == made
+        assert await transaction.containers.find("web_1") is None
+        assert await transaction.containers.of_server("s1") == [made]
+        assert await transaction.containers.of_server("s2") == []
+        assert await transaction.containers.count(of[0].id) == 1
+
+
+@awaits
+async def test_a_label_leads_to_one_container(store: IStore) -> None:
+    of = await furnished(store)
+    first, second = container("one", of, alias="uno"), container("two", of, 1)
+    async with store.transaction() as transaction:
+        await transaction.containers.add(first)
+        await transaction.containers.add(second)
+    for wrong in (
+        container("ONE", of, 2),
+        container("uno", of, 2),
+        container("three", of, 2, alias="Two"),
+    ):
+        with pytest.raises(Taken):
+            async with store.transaction() as transaction:
+                await transaction.containers.add(wrong)
+    with pytest.raises(Taken):
+        async with store.transaction() as transaction:
+            await transaction.containers.change(evolve(second, alias="one"))
+    async with store.transaction() as transaction:
+        await transaction.containers.change(evolve(first, name="other", alias=None))
+    async with store.transaction() as transaction:
+        await transaction.containers.change(evolve(second, alias="one"))
+    async with store.transaction() as transaction:
+        assert await transaction.containers.find("uno") is None
+        found = await transaction.containers.find("one")
+        assert found is not None
+        assert found.name == "two"
+        await transaction.containers.remove(second.id)
+    async with store.transaction() as transaction:
+        assert await transaction.containers.find("one") is None
+
+
+@awaits
+async def test_numbers_are_used_again(store: IStore) -> None:
+    of = await furnished(store)
+    for expected in (0, 1, 2):
+        async with store.transaction() as transaction:
+            number = await transaction.containers.free_number("s1")
+            assert number == expected
+            await transaction.containers.add(container(f"c{number}", of, number))
+    async with store.transaction() as transaction:
+        middle = await transaction.containers.find("c1")
+        assert middle is not None
+        await transaction.containers.remove(middle.id)
+    async with store.transaction() as transaction:
+        assert await transaction.containers.free_number("s1") == 1
+        assert await transaction.containers.free_number("s2") == 0
+
+
+@awaits
+async def test_containers_page_by_page(store: IStore) -> None:
+    of = await furnished(store)
+    made = [container(f"c{number}", of, number) for number in range(5)]
+    async with store.transaction() as transaction:
+        for one in made:
+            await transaction.containers.add(one)
+    async with store.transaction() as transaction:
+        found, total = await transaction.containers.page(1, 2, "name", False)
+        assert ([one.name for one in found], total) == (["c3", "c2"], 5)
+        only = (made[0].id, made[4].id, "nobody")
+        found, total = await transaction.containers.page(0, 9, "name", True, of[0].id, only)
+        assert ([one.name for one in found], total) == (["c0", "c4"], 2)
+        assert (await transaction.containers.page(0, 9, "name", True, "elsewhere"))[1] == 0
+
+
+@awaits
+async def test_what_became_of_a_container_is_kept_as_long_as_it_is(store: IStore) -> None:
+    of = await furnished(store)
+    made = container("one", of)
+    steps = [
+        Transition(
+            container_id=made.id,
+            from_status=before,
+            to_status=after,
+            transition_time=NOW,
+            duration_ms=1.5,
+            triggered_by="root",
+            metadata={"n": [1]},
+        )
+        for before, after in itertools.pairwise(["creating", "stopped", "running"])
+    ]
+    async with store.transaction() as transaction:
+        await transaction.containers.add(made)
+        for step in steps:
+            await transaction.containers.passed(step)
+    async with store.transaction() as transaction:
+        found, total = await transaction.containers.transitions(made.id, 0, 9, True)
+        assert [evolve(one, id=0) for one in found] == steps
+        newest, _ = await transaction.containers.transitions(made.id, 0, 1, False)
+        assert newest == found[1:]
+        assert total == 2
+        await transaction.containers.remove(made.id)
+    async with store.transaction() as transaction:
+        assert await transaction.containers.transitions(made.id, 0, 9, True) == ([], 0)
+
+
+@awaits
+async def test_an_image_stays_while_a_container_is_made_of_it(store: IStore) -> None:
+    of = await furnished(store)
+    made = container("one", of)
+    ready = evolve(of[1], status=ImageStatus.READY, size=2**40)
+    async with store.transaction() as transaction:
+        await transaction.containers.add(made)
+        await transaction.images.change(ready)
+    with pytest.raises(Taken):
+        async with store.transaction() as transaction:
+            await transaction.images.add(image())
+    with pytest.raises(InUse):
+        async with store.transaction() as transaction:
+            await transaction.images.remove(ready.id)
+    async with store.transaction() as transaction:
+        assert await transaction.images.find("s1", "box") == ready
+        assert await transaction.images.find("s2", "box") is None
+        assert await transaction.images.of_server("s1") == [ready]
+        await transaction.containers.remove(made.id)
+    async with store.transaction() as transaction:
+        await transaction.images.remove(ready.id)
+    async with store.transaction() as transaction:
+        assert await transaction.images.of_server("s1") == []
 
 
 # Only the real one

@@ -15,10 +15,15 @@ from twisted.internet.task import Clock
 from hoody.audit.feed import Feed
 from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
+from hoody.containers.fleet import Fleet
+from hoody.containers.workshop import Workshop
 from hoody.pipes.watching import Watches
 from hoody.resources import pages
 from hoody.resources.api.catalogue import catalogue
+from hoody.resources.api.containers import ContainersFace
 from hoody.resources.api.events import EventsFace
+from hoody.resources.api.images import ImagesFace
+from hoody.resources.api.inside import InsideFace
 from hoody.resources.guard import Guard
 from hoody.resources.progress import ProgressFace
 from hoody.store.memory import MemoryStore
@@ -524,12 +529,20 @@ def routes() -> set[tuple[str, str]]:
     store, clock = MemoryStore(), Clock()
     keyring = Keyring(store, clock)
     guard = Guard(keyring, Suspects(1))
+    containers = ContainersFace(store, cast(Fleet, None), "hoody.localhost", "box")
     server = pages.server_pages(
         lambda _: {},
         metrics=bytes,
         guard=guard,
         needs_token=False,
-        operations=catalogue(store, keyring, EventsFace(store, Feed(), guard, clock)),
+        operations=catalogue(
+            store,
+            keyring,
+            EventsFace(store, Feed(), guard, clock),
+            containers,
+            InsideFace(store, cast(Fleet, None), containers),
+            ImagesFace(store, cast(Fleet, None), cast(Workshop, None)),
+        ),
     )
     progress = ProgressFace(cast(Watches, None), store, clock, None, 1, "*")
     piped = pages.pipe_pages(lambda _: {}, ttl=1, needs_token=False, progress=progress)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.containers import House
 from tests.support.postgres import Postgres
 from tests.support.server import Server
 from tests.support.wire import Wire
@@ -36,8 +37,26 @@ def start(block: str, server: Server, folder: Path, **env: str) -> subprocess.Po
 def test_every_block_to_paste_is_run_here() -> None:
     assert set(BLOCKS) == {
         *("sender", "receiver", "three", "form", "watch", "poll", "token", "follow"),
+        "container",
     }
     assert README.count("```sh") == len(BLOCKS)
+
+
+def test_a_container(tmp_path: Path, pool: Path) -> None:
+    house = House(tmp_path / "data", pool)
+    try:
+        lines = BLOCKS["container"].replace("localhost:8080", f"localhost:{house.server.port}")
+        lines = lines.replace("/var/lib/hoody", str(house.data_dir))
+        told = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", lines], capture_output=True, text=True, check=True
+        ).stdout
+        assert '"status": "running"' in told
+        assert "It runs" in told
+        assert '{"stream":"stdout","data":"staging\\n"}' in told
+        assert '"operation": "restart"' in told
+        assert house.run("staging", "cat /data/since")[0] == 0
+    finally:
+        house.close()
 
 
 @pytest.mark.parametrize("first", ["sender", "receiver"])

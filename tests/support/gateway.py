@@ -142,7 +142,13 @@ async def _serve(file: Path, *, splice: int | None = None, **options: float) -> 
         **options,
     )
     pages: Any = _Steering(keyring, containers, reactor)
-    root = Root(domain=DOMAIN, pipe=pages, pipe_pages=pages, server_pages=pages, gateway=face)
+    root = Root(
+        domain=DOMAIN,
+        pipe=pages,
+        pipe_pages=pages,
+        server_pages=pages,
+        gateway=face,
+    )
     site = Site(
         root,
         reactor=reactor,

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from hoody.auth.keyring import Keyring
 from hoody.interfaces import IStore
+from hoody.resources.api.containers import ContainersFace
 from hoody.resources.api.events import EventsFace
+from hoody.resources.api.images import ImagesFace
+from hoody.resources.api.inside import InsideFace
 from hoody.resources.api.operations import Operation
 from hoody.resources.api.projects import ProjectsFace
 from hoody.resources.api.tokens import TokensFace
 
 
-def catalogue(store: IStore, keyring: Keyring, events: EventsFace) -> list[Operation]:
+def catalogue(
+    store: IStore,
+    keyring: Keyring,
+    events: EventsFace,
+    containers: ContainersFace,
+    inside: InsideFace,
+    images: ImagesFace,
+) -> list[Operation]:
     return [
         *TokensFace(keyring).operations(),
         *ProjectsFace(store).operations(),
+        *containers.operations(),
+        *inside.operations(),
+        *images.operations(),
         *events.operations(),
     ]

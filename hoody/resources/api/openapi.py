@@ -100,16 +100,18 @@ def _query(operation: Operation) -> list[dict[str, Any]]:
 
 
 def _responses(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
-    envelope = {
-        "type": "object",
-        "required": ["statusCode", "message", "data"],
-        "properties": {
-            "statusCode": {"const": operation.status},
-            "message": {"type": "string"},
-            "data": schemas[operation.returns],
-        },
-    }
-    content: dict[str, Any] = {"application/json": {"schema": envelope}}
+    content: dict[str, Any] = {}
+    if operation.returns is not None:
+        envelope = {
+            "type": "object",
+            "required": ["statusCode", "message", "data"],
+            "properties": {
+                "statusCode": {"const": operation.status},
+                "message": {"type": "string"},
+                "data": schemas[operation.returns],
+            },
+        }
+        content["application/json"] = {"schema": envelope}
     content |= {media: {"schema": {"type": "string"}} for media in operation.media}
     said = {str(operation.status): {"description": operation.says, "content": content}}
     for status in sorted({*_COMMON_ERRORS, *operation.errors}):

@@ -81,7 +81,7 @@ def _sentence(said: str, value: Any, form: type, where: str) -> str:
     unknown = re.fullmatch(r"Object contains unknown field `(.*)`", what, re.DOTALL)
     missing = re.fullmatch(r"Object missing required field `(.*)`", what)
     if unknown:
-        known = ", ".join(field.encode_name for field in msgspec.structs.fields(form))
+        known = ", ".join(field.encode_name for field in _fields(form))
         return f"{_shown(unknown[1])} is no field of this; known are: {known}."
     if missing:
         return f"{missing[1]} is missing; give it."
@@ -95,7 +95,7 @@ def _cure(form: type, name: str, what: str) -> str:
     """What would do, as the form says it, or else the library."""
     if "datetime" in what:
         return "give a time such as 2026-05-04T02:55:08Z"
-    kinds = [field.type for field in msgspec.structs.fields(form) if field.encode_name == name]
+    kinds = [field.type for field in _fields(form) if field.encode_name == name]
     schema = msgspec.json.encode(msgspec.json.schema(kinds[0])).decode() if kinds else ""
     choices = re.search(r'"enum":\[([^\]]*)\]', schema)
     if choices and "enum" in what:
@@ -104,6 +104,12 @@ def _cure(form: type, name: str, what: str) -> str:
     if described and "regex" in what:
         return f"give {msgspec.json.decode(described[1])}"
     return _lower(what)
+
+
+def _fields(form: Any) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """None of what is a mapping."""
+    is_struct = isinstance(form, type) and issubclass(form, msgspec.Struct)
+    return msgspec.structs.fields(form) if is_struct else ()
 
 
 def _at(value: Any, path: str) -> Any:

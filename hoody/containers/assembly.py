@@ -1,0 +1,45 @@
+"""The containers' part of the house, put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hoody.containers import machine
+from hoody.containers.cgroups import Hierarchies
+from hoody.containers.fleet import Fleet
+from hoody.containers.network.wiring import Network
+from hoody.containers.runtime import Runtime
+from hoody.containers.storage import Storage
+from hoody.containers.workshop import Workshop
+from hoody.interfaces import IStore
+from hoody.process import DataDir
+from hoody.settings import Settings
+from hoody.units import size
+
+STATE = Path("/run/hoody")
+"""What a reboot may forget, by server."""
+
+
+def make_fleet(reactor: Any, settings: Settings, data_dir: DataDir, store: IStore) -> Fleet:
+    """It does nothing before it is identified and started."""
+    hierarchies = Hierarchies.read()
+    is_path = settings.storage.startswith("/")
+    storage = Storage(
+        mount=data_dir.storage,
+        image=data_dir.storage_image,
+        given=Path(settings.storage) if is_path else None,
+        size=size(settings.storage) if settings.storage and not is_path else None,
+    )
+    program = machine.choose_runtime(settings.containers, hierarchies) or "runc"
+    return Fleet(
+        reactor=reactor,
+        store=store,
+        storage=storage,
+        runtime=Runtime(reactor, program, storage, hierarchies),
+        workshop=Workshop(reactor, store, storage),
+        lacks=machine.lack(settings.containers, is_path, hierarchies),
+        environment={},
+        stop_grace=settings.stop_grace,
+        network=Network(reactor, settings.container_network),
+    )

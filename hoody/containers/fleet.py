@@ -1,0 +1,501 @@
+"""All containers of this server: found again at its start, made, and asked for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from hoody.containers.container import MANUAL, Container, Status
+from hoody.containers.keeper import Keeper, Order
+from hoody.containers.logs import tail, trim_all
+from hoody.containers.network.wiring import Network
+from hoody.containers.runtime import Run, Runtime, boot_id
+from hoody.containers.spec import MEMORY
+from hoody.containers.storage import NoStorage, Storage
+from hoody.containers.transitions import Transition
+from hoody.containers.workshop import Workshop
+from hoody.errors import Conflict, DatabaseAway, HoodyError, NoSuchThing, NotServing, Unavailable
+from hoody.interfaces import IDestination, IDestinations, IStore, IVisit
+from hoody.later import sleep
+from hoody.protocols.namespaces import InsideEndpoint
+from hoody.units import moment
+
+ACTOR = "server"
+"""Who does what is done without anybody's asking."""
+DATABASE_PAUSE = 0.5
+TRIM_SECONDS = 1.0
+"""How often logs are looked at that may have become too long."""
+START_SECONDS = 30.0
+"""How long after its start a container's main port may refuse, and is asked again."""
+WORDS = 4096
+"""Bytes of a log that are shown as its end."""
+
+_log = Logger(namespace="hoody.containers")
+
+T = TypeVar("T")
+
+
+@define(kw_only=True, eq=False)
+class Fleet:
+    """
+    @ivar server_id: whose containers these are.
+    @ivar lacks: what is missing on this machine, with the cure; C{None} if nothing is.
+    @ivar ready: whether all that was here before has been seen to.
+    @ivar keepers: by container id.
+    @ivar stop_grace: seconds between asking processes to end and making them.
+    @ivar start_patience: seconds that a request waits for its container to run.
+    @ivar environment: what every container finds in it.
+    """
+
+    reactor: Any
+    store: IStore
+    storage: Storage
+    runtime: Runtime
+    workshop: Workshop
+    lacks: str | None
+    environment: dict[str, str]
+    network: Network
+    stop_grace: float
+    start_patience: float = 30.0
+    server_id: str = field(default="", init=False)
+    ready: bool = field(default=False, init=False)
+    keepers: dict[str, Keeper] = field(factory=dict, init=False)
+    _labels: dict[str, Keeper] = field(factory=dict, init=False)
+    _trims: LoopingCall | None = field(default=None, init=False)
+
+    # The server's own life
+
+    def identify(self, server_id: str, state: Path) -> None:
+        """
+        Say which server this is: its containers are those that it has to see to.
+
+        @param state: a folder that a reboot may forget.
+        """
+        self.server_id = self.runtime.server_id = self.workshop.server_id = server_id
+        self.runtime.state = state / server_id
+        self.network.identify(server_id)
+        if self.storage.given is not None:
+            self.storage.root = self.storage.given / f"hoody-{server_id}"
+
+    async def start(self) -> None:
+        """
+        Find what was here before, and see to it: what runs goes on, what was begun is done
+        again or undone, what nobody knows of is removed.
+        """
+        if self.lacks is not None:
+            _log.warn("no containers here: {lacks}", lacks=self.lacks)
+            return
+        try:
+            await deferToThread(self.storage.prepare)
+            await deferToThread(self.runtime.prepare)
+        except (NoStorage, OSError) as error:
+            self.lacks = getattr(error, "sentence", str(error))
+            _log.warn("no containers here: {lacks}", lacks=self.lacks)
+            return
+        await self._insist(self.workshop.tidy)
+        rows, images = await self._insist(self._known)
+        await self.network.take_up(rows)
+        for row in rows:
+            keeper = self._keep(row)
+            try:
+                await self._take_up(keeper)
+            except Exception:
+                _log.failure("container {name} could not be taken up", name=row.name)
+                keeper.life.adopt_failed()
+        known = {row.id for row in rows}
+        swept = await deferToThread(self.storage.sweep, images, known)
+        swept += await self.runtime.sweep(known)
+        if swept:
+            _log.info("removed what nobody knows of: {swept}", swept=", ".join(swept))
+        self.ready = True
+        self._trims = LoopingCall(self._trim_logs)
+        self._trims.clock = self.reactor
+        self._trims.start(TRIM_SECONDS)
+        try:
+            await self._insist(self.workshop.ensure_busybox)
+        except HoodyError as error:
+            _log.warn("no busybox: {reason}", reason=error.sentence)
+
+    async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
+        """However long the database is away."""
+        while True:
+            try:
+                return await work()
+            except DatabaseAway:
+                await sleep(self.reactor, DATABASE_PAUSE)
+
+    async def _known(self) -> tuple[list[Container], set[str]]:
+        async with self.store.transaction() as transaction:
+            rows = await transaction.containers.of_server(self.server_id)
+            images = await transaction.images.of_server(self.server_id)
+        return rows, {image.id for image in images}
+
+    async def _take_up(self, keeper: Keeper) -> None:
+        row, life = keeper.container, keeper.life
+        keeper.run = run = self.runtime.adopt(row)
+        if row.status in (Status.CREATING, Status.COPYING) or row.pending in (
+            "creating",
+            "copying",
+        ):
+            # Nobody was told of it.
+            life.delete(self._order(keeper))
+        elif row.status is Status.DELETING:
+            life.delete(self._order(keeper))
+        elif run is not None:
+            self._take_up_running(keeper, run)
+        else:
+            await self.runtime.clear(row.id)
+            self._take_up_still(keeper)
+
+    def _take_up_running(self, keeper: Keeper, run: Run) -> None:
+        row, life = keeper.container, keeper.life
+        run.ended = keeper.ended
+        if row.status is Status.PAUSED and row.pending != "resuming":
+            ensureDeferred(run.cgroup.freeze(self.reactor)).addErrback(lambda _: None)
+            life.adopt_paused()
+        else:
+            run.cgroup.thaw()
+            life.adopt_running()
+        if row.status in (Status.STOPPED, Status.FAILED) or row.pending in ("stopping", "killing"):
+            by_hand = row.status_reason == MANUAL or row.pending is not None
+            life.force_stop(evolve(self._order(keeper), by_hand=by_hand))
+        elif row.pending == "restarting":
+            life.restart(self._order(keeper))
+        elif row.pending is not None:
+            self._write_down(keeper, row.status, row.status_reason)
+        ensureDeferred(self._furnish_again(keeper, run)).addErrback(_report, row.name)
+
+    async def _furnish_again(self, keeper: Keeper, run: Run) -> None:
+        """What of its network was ours went with the server that was before us."""
+        await self.network.furnish(keeper.container, run.network)
+
+    def _take_up_still(self, keeper: Keeper) -> None:
+        row, life = keeper.container, keeper.life
+        life.adopt_failed() if row.status is Status.FAILED else life.adopt_stopped()
+        was_up = row.status in (Status.RUNNING, Status.PAUSED)
+        rebooted = row.incarnation is None or row.incarnation.boot != boot_id()
+        if row.pending in ("starting", "restarting") or (was_up and rebooted and row.autostart):
+            life.start(self._order(keeper))
+        elif was_up or row.pending is not None:
+            by_hand = row.pending in ("stopping", "killing")
+            reason = "it ended while nobody looked"
+            if by_hand:
+                reason = MANUAL
+            elif rebooted:
+                reason = "the machine was restarted"
+            self._write_down(keeper, Status.STOPPED, reason)
+
+    def _write_down(self, keeper: Keeper, status: Status, reason: str | None) -> None:
+        ensureDeferred(self._correct(keeper, status, reason)).addErrback(
+            _report, keeper.container.name
+        )
+
+    async def _correct(self, keeper: Keeper, status: Status, reason: str | None) -> None:
+        async with self.store.transaction() as transaction:
+            found = await transaction.containers.find(keeper.container.id, for_change=True)
+            if found is None:
+                return
+            changed = evolve(found, status=status, status_reason=reason, pending=None)
+            await transaction.containers.change(changed)
+            if found.status is not status:
+                await transaction.containers.passed(
+                    Transition(
+                        container_id=found.id,
+                        from_status=found.status,
+                        to_status=status,
+                        transition_time=self.now,
+                        duration_ms=0.0,
+                        triggered_by=ACTOR,
+                        metadata={"reason": reason} if reason else {},
+                    )
+                )
+        keeper.container = changed
+
+    async def stop(self) -> None:
+        """Let all go on without us."""
+        if self._trims is not None and self._trims.running:
+            self._trims.stop()
+        for keeper in tuple(self.keepers.values()):
+            with contextlib.suppress(Exception):
+                await self._settled_within(keeper, 5.0)
+        for keeper in self.keepers.values():
+            if keeper.run is not None:
+                keeper.run.ended = None
+                keeper.run.close()
+        if self.ready:
+            await self.network.leave([keeper.container for keeper in self.keepers.values()])
+
+    async def _trim_logs(self) -> None:
+        """Keep logs short; in a thread, since the disk may take its time."""
+        paths = [
+            self.runtime.log_file(keeper.container.id)
+            for keeper in self.keepers.values()
+            if keeper.run is not None
+        ]
+        await deferToThread(trim_all, paths)
+
+    async def _settled_within(self, keeper: Keeper, seconds: float) -> None:
+        if not keeper.is_settled:
+            waiting: Deferred[None] = ensureDeferred(keeper.settled())
+            waiting.addTimeout(seconds, self.reactor)
+            await waiting
+
+    def part(self) -> dict[str, object]:
+        """For C{/health}."""
+        if self.lacks is not None:
+            return {"status": "off", "problem": self.lacks}
+        running = sum(keeper.state == "running" for keeper in self.keepers.values())
+        return {
+            "status": "ok" if self.ready else "starting",
+            "containers": len(self.keepers),
+            "running": running,
+        }
+
+    # What keepers need
+
+    @property
+    def now(self) -> datetime:
+        return moment(self.reactor.seconds())
+
+    async def launch(self, container: Container) -> Run:
+        files = {
+            "/etc/hostname": f"{container.host_label}\n",
+            "/etc/hosts": f"127.0.0.1\tlocalhost {container.host_label}\n",
+            "/etc/resolv.conf": "nameserver 127.0.0.1\n" if container.egress == "nat" else "",
+        }
+        return await self.runtime.launch(
+            container,
+            self.environment,
+            files,
+            lambda network: self.network.furnish(container, network),
+        )
+
+    async def close_door(self, container_id: str) -> None:
+        keeper = self.keepers.get(container_id)
+        if keeper is not None:
+            await self.network.unfurnish(keeper.container)
+
+    def gone(self, keeper: Keeper) -> None:
+        """Nothing is left of it."""
+        self.keepers.pop(keeper.container.id, None)
+        self._labels = {name: one for name, one in self._labels.items() if one is not keeper}
+
+    def _keep(self, container: Container) -> Keeper:
+        keeper = Keeper(self, container)
+        self.keepers[container.id] = keeper
+        self.relabel(keeper)
+        return keeper
+
+    def relabel(self, keeper: Keeper) -> None:
+        """It answers to other names from now on."""
+        self._labels = {name: one for name, one in self._labels.items() if one is not keeper}
+        for name in keeper.container.labels:
+            self._labels[name] = keeper
+
+    def order(
+        self,
+        actor: str,
+        *,
+        by_hand: bool = True,
+        request_id: str | None = None,
+        source_id: str | None = None,
+    ) -> Order:
+        """Something that is asked for now."""
+        return Order(
+            actor=actor,
+            began=self.reactor.seconds(),
+            by_hand=by_hand,
+            grace=self.stop_grace,
+            request_id=request_id,
+            source_id=source_id,
+        )
+
+    def _order(self, keeper: Keeper) -> Order:
+        order = self.order(ACTOR, by_hand=False)
+        order.done.addErrback(
+            lambda failure: _log.warn(
+                "container {name}: {reason}",
+                name=keeper.container.name,
+                reason=failure.getErrorMessage(),
+            )
+        )
+        return order
+
+    # Use cases
+
+    def check(self) -> None:
+        """@raise HoodyError: if there can be no containers here, or not yet."""
+        if self.lacks is not None:
+            raise Unavailable(f"There can be no containers on this server: {self.lacks}")
+        if not self.ready:
+            raise Unavailable("The containers are still being looked after; try again soon.")
+
+    def find(self, container_id: str) -> Keeper:
+        """Of one that the database knows to be this server's."""
+        self.check()
+        keeper = self.keepers.get(container_id)
+        if keeper is None:
+            raise NoSuchThing(f"There is no container {container_id!r}.")
+        return keeper
+
+    async def create(self, container: Container, order: Order) -> Keeper:
+        """
+        @param container: as its row is already.
+        @raise HoodyError: if it cannot be; nothing is left of it then.
+        """
+        keeper = self._keep(container)
+        await keeper.ask("copy_from" if order.source_id else "create", order)
+        await keeper.settled()
+        return keeper
+
+    async def operate(self, keeper: Keeper, operation: str, order: Order) -> None:
+        """@raise Conflict: if it makes no sense now, or something else is being done."""
+        if not keeper.is_settled:
+            raise Conflict(
+                f"The container {keeper.container.name!r} is {keeper.state} just now; ask again"
+                " when that is done."
+            )
+        await keeper.ask(operation, order)
+
+    async def serving(self, keeper: Keeper) -> Run:
+        """
+        Have it run, if nobody has said that it should not.
+
+        @raise NotServing: if it does not, and will not now.
+        """
+        late = self.reactor.seconds() + self.start_patience
+        while self.reactor.seconds() < late:
+            state, name = keeper.state, keeper.container.name
+            if state == "running":
+                assert keeper.run is not None
+                return keeper.run
+            if not keeper.is_settled:
+                with contextlib.suppress(Exception):
+                    await self._settled_within(keeper, late - self.reactor.seconds())
+                continue
+            by_hand = keeper.container.status_reason == MANUAL
+            if state == "paused":
+                if by_hand:
+                    raise NotServing("paused", f"The container {name} was paused by hand.")
+                await self._try(keeper, "resume")
+            elif state == "stopped":
+                if by_hand:
+                    raise NotServing("stopped", f"The container {name} was stopped by hand.")
+                await self._try(keeper, "start")
+            elif state == "failed":
+                reason = keeper.container.status_reason or "nobody knows why"
+                raise NotServing("failed", f"The container {name} failed: {reason}.")
+            else:
+                raise NoSuchThing(f"The container {name} is gone.")
+        raise NotServing("silent", f"The container {keeper.container.name} takes too long.")
+
+    async def _try(self, keeper: Keeper, operation: str) -> None:
+        order = self.order("request", by_hand=False)
+        with contextlib.suppress(HoodyError):
+            await keeper.ask(operation, order)
+
+    def memory_limit(self, container: Container) -> int:
+        """Bytes of memory that it may have."""
+        return container.memory_limit or MEMORY
+
+    def destination(self, name: str) -> Keeper | None:
+        """Who answers to a label."""
+        return self._labels.get(name)
+
+
+@implementer(IDestinations)
+@define(eq=False)
+class Destinations:
+    """The fleet, as the gateway comes to it."""
+
+    _fleet: Fleet
+
+    async def find(self, label: str) -> IDestination | None:
+        if not self._fleet.ready and self._fleet.lacks is None:
+            raise Unavailable("The containers are still being looked after; try again soon.")
+        keeper = self._fleet.destination(label)
+        return None if keeper is None else Destination(self._fleet, keeper)
+
+
+@implementer(IDestination)
+@define(eq=False)
+class Destination:
+    _fleet: Fleet
+    _keeper: Keeper
+
+    @property
+    def container_id(self) -> str:
+        return self._keeper.container.id
+
+    @property
+    def project_id(self) -> str:
+        return self._keeper.container.project_id
+
+    @property
+    def name(self) -> str:
+        return self._keeper.container.name
+
+    @property
+    def access(self) -> str:
+        return self._keeper.container.access
+
+    @property
+    def port(self) -> int:
+        return self._keeper.container.port
+
+    @property
+    def ports(self) -> frozenset[int]:
+        return self._keeper.container.ports
+
+    async def endpoint(self, port: int) -> IStreamClientEndpoint:
+        run = await self._fleet.serving(self._keeper)
+        patience = run.began + START_SECONDS if port == self.port else 0.0
+        return InsideEndpoint(self._fleet.reactor, run.network.socket, port, patience)
+
+    def visit(self) -> IVisit:
+        return Visit(self._fleet.reactor, self._keeper)
+
+    async def last_words(self) -> str:
+        path = self._fleet.runtime.log_file(self.container_id)
+        return (await deferToThread(tail, path, WORDS)).decode("utf-8", "replace")
+
+
+@implementer(IVisit)
+@define(eq=False)
+class Visit:
+    """@ivar is_waiting: whether the answer has not begun."""
+
+    _reactor: Any
+    _keeper: Keeper
+    is_waiting: bool = field(default=True, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._keeper.visits += 1
+        self.moved()
+
+    def answered(self) -> None:
+        if self.is_waiting:
+            self.is_waiting = False
+            self._keeper.visits -= 1
+        self.moved()
+
+    def moved(self) -> None:
+        self._keeper.moved_at = self._reactor.seconds()
+
+    def ended(self) -> None:
+        self.answered()
+
+
+def _report(failure: Any, name: str) -> None:
+    _log.failure("container {name} could not be seen to", failure=failure, name=name)

@@ -1,0 +1,406 @@
+"""
+Running containers by an OCI runtime, each call with a time that it may take.
+
+A run outlives us: whoever comes after us finds it by its L{Incarnation}.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+
+from hoody import commands
+from hoody.commands import CommandFailed
+from hoody.containers.cgroups import Cgroup, Hierarchies
+from hoody.containers.container import Container, Incarnation
+from hoody.containers.network.namespaces import NetworkNamespace, NotAContainer
+from hoody.containers.spec import OPEN_FILES, RANGE, Surroundings, first_id, specification
+from hoody.containers.storage import Storage
+from hoody.errors import HoodyError
+from hoody.later import sleep
+from hoody.pidfds import Ended, exit_status, send
+
+CREATE_SECONDS = 30.0
+CALL_SECONDS = 15.0
+KILL_SECONDS = 10.0
+"""How long processes may take to end that were killed."""
+STATUS_SECONDS = 1.0
+"""How long it may take to hear how one ended that was no child of ours."""
+
+_LAUNCHER = str(Path(__file__).with_name("launcher.py"))
+_INITS = ("/usr/bin/tini-static", "/usr/bin/docker-init")
+
+_log = Logger(namespace="hoody.containers")
+
+
+class RuntimeFailed(Exception):
+    """It did not come about, with a sentence."""
+
+
+@define(eq=False)
+class Run:
+    """
+    A container that runs.
+
+    @ivar network: its network namespace.
+    @ivar began: when, by the reactor's clock; 0 if an earlier server started it.
+    @ivar ended: called once when its first process has ended.
+    @ivar status: how that ended, once it has: see L{exit_status}.
+    """
+
+    incarnation: Incarnation
+    cgroup: Cgroup
+    network: NetworkNamespace
+    began: float = 0.0
+    ended: Callable[[], None] | None = field(default=None, init=False)
+    over: bool = field(default=False, init=False)
+    status: int | None = field(default=None, init=False)
+    _descriptor: int = field(default=-1, init=False)
+    _watch: Ended | None = field(default=None, init=False)
+    _waiting: list[Deferred[None]] = field(factory=list, init=False)
+
+    def watch(self, reactor: Any) -> None:
+        """@raise ProcessLookupError: if it has ended already."""
+        self._descriptor = os.pidfd_open(self.incarnation.pid)
+        if started_at(self.incarnation.pid) != self.incarnation.started:
+            self.close()
+            raise ProcessLookupError(f"process {self.incarnation.pid} is another by now")
+        self._watch = Ended.watch(reactor, self.incarnation.pid, self._over)
+
+    def _over(self) -> None:
+        self.over = True
+        self.status = exit_status(self._descriptor, self.incarnation.pid)
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done.callback(None)
+        if self.ended is not None:
+            self.ended()
+
+    async def how_it_ended(self, reactor: Any) -> int | None:
+        """
+        See L{exit_status}. Of one that is no child of ours the kernel tells when its parent,
+        whoever that is by now, has heard of it: so not always at once.
+        """
+        late = reactor.seconds() + STATUS_SECONDS
+        while self.status is None and self._descriptor >= 0 and reactor.seconds() < late:
+            self.status = exit_status(self._descriptor, self.incarnation.pid)
+            if self.status is None:
+                await sleep(reactor, 0.02)
+        return self.status
+
+    def signal(self, number: int) -> None:
+        if not self.over and self._descriptor >= 0:
+            send(self._descriptor, number)
+
+    async def until_over(self, reactor: Any, seconds: float) -> bool:
+        """@return: whether it ended in time."""
+        if self.over:
+            return True
+        done: Deferred[None] = Deferred()
+        self._waiting.append(done)
+        late: IDelayedCall = reactor.callLater(seconds, self._stop_waiting, done)
+        await done
+        if late.active():
+            late.cancel()
+        return self.over
+
+    def _stop_waiting(self, done: Deferred[None]) -> None:
+        self._waiting.remove(done)
+        done.callback(None)
+
+    def close(self) -> None:
+        """Know nothing of it any more."""
+        if self._watch is not None:
+            self._watch.cancel()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        self.network.close()
+
+
+@define(eq=False)
+class Runtime:
+    """
+    @ivar program: the OCI runtime's path.
+    @ivar state: a folder that a reboot may forget.
+    @ivar server_id: whose containers these are.
+    @ivar logs: where output goes, by container id.
+    """
+
+    _reactor: Any
+    program: str
+    storage: Storage
+    hierarchies: Hierarchies
+    state: Path = field(default=Path(), init=False)
+    server_id: str = field(default="", init=False)
+    init: str | None = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.init = next((path for path in _INITS if os.access(path, os.X_OK)), None)
+
+    def prepare(self) -> None:
+        """Have its folders; what is of an earlier boot goes. To be called from a thread."""
+        mark = self.state / "boot"
+        if self.state.exists() and (not mark.exists() or mark.read_text() != boot_id()):
+            shutil.rmtree(self.state)
+        for folder in (self.state, self._root, self._bundles):
+            folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        mark.write_text(boot_id())
+
+    @property
+    def _root(self) -> Path:
+        return self.state / "runtime"
+
+    @property
+    def _bundles(self) -> Path:
+        return self.state / "bundles"
+
+    def _bundle(self, container_id: str) -> Path:
+        return self._bundles / container_id
+
+    def log_file(self, container_id: str) -> Path:
+        return self.storage.container_path(container_id) / "log"
+
+    def cgroup(self, container_id: str) -> Cgroup:
+        return Cgroup(self.hierarchies, f"/hoody/{self.server_id}/{container_id}")
+
+    async def launch(
+        self,
+        container: Container,
+        environment: dict[str, str],
+        files: dict[str, str],
+        furnish: Callable[[NetworkNamespace], Any],
+        *,
+        dense: bool = False,
+    ) -> Run:
+        """
+        Start it.
+
+        @param files: texts of files that are to be there, by their paths inside.
+        @param furnish: what is to be done to its network before anything runs in it; an
+            awaitable.
+        @raise RuntimeFailed: if it cannot be; nothing is left of it then.
+        """
+        bundle = self._bundle(container.id)
+        run: Run | None = None
+        try:
+            await self.clear(container.id)
+            self._write_bundle(container, bundle, environment, files)
+            await self._create(container, bundle, dense)
+            run = self._find(container, bundle)
+            run.network.raise_loopback()
+            await furnish(run.network)
+            await self._call("start", container.id)
+            run.watch(self._reactor)
+            run.began = self._reactor.seconds()
+        except (CommandFailed, OSError, NotAContainer, HoodyError, RuntimeFailed) as error:
+            if run is not None:
+                run.close()
+            await self.clear(container.id)
+            raise RuntimeFailed(self._reason(error)) from error
+        return run
+
+    def _write_bundle(
+        self,
+        container: Container,
+        bundle: Path,
+        environment: dict[str, str],
+        files: dict[str, str],
+    ) -> None:
+        bundle.mkdir(mode=0o711)
+        own = bundle / "files"
+        own.mkdir(mode=0o711)
+        given = {}
+        for inside, text in files.items():
+            path = own / Path(inside).name
+            path.write_text(text)
+            path.chmod(0o644)
+            given[inside] = str(path)
+        around = Surroundings(
+            bundle=str(bundle),
+            cgroup=self.cgroup(container.id).path,
+            init=self.init,
+            files=given,
+            environment=environment,
+            # Nobody in a user namespace may have more than whoever made it.
+            open_files=min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
+        )
+        config = json.dumps(specification(container, around))
+        (bundle / "config.json").write_text(config)
+
+    async def _create(self, container: Container, bundle: Path, dense: bool) -> None:
+        own = self.storage.container_path(container.id)
+        plan = {
+            "bundle": str(bundle),
+            "image": str(self.storage.image_path(container.image_id)),
+            "own": str(own / "root"),
+            "volumes": {each.name: str(own / f"volume-{each.name}") for each in container.volumes},
+            "base": first_id(container.number),
+            "size": RANGE,
+            "dense": dense,
+            "log": str(self.log_file(container.id)),
+            "command": [
+                *self._words("create"),
+                *("--bundle", str(bundle), "--pid-file", str(bundle / "pid"), container.id),
+            ],
+        }
+        await commands.run(
+            self._reactor,
+            [sys.executable, "-I", "-S", _LAUNCHER],
+            given=json.dumps(plan).encode(),
+            seconds=CREATE_SECONDS,
+        )
+
+    def _find(self, container: Container, bundle: Path) -> Run:
+        pid = int((bundle / "pid").read_text())
+        network = NetworkNamespace.of(pid)
+        incarnation = Incarnation(
+            pid=pid, started=started_at(pid), boot=boot_id(), network=network.inode
+        )
+        return Run(incarnation, self.cgroup(container.id), network)
+
+    def adopt(self, container: Container) -> Run | None:
+        """The run that a container has had before we came, if it goes on."""
+        incarnation = container.incarnation
+        if incarnation is None or incarnation.boot != boot_id():
+            return None
+        try:
+            if started_at(incarnation.pid) != incarnation.started:
+                return None
+            network = NetworkNamespace.of(incarnation.pid, incarnation.network)
+        except (OSError, NotAContainer):
+            return None
+        run = Run(incarnation, self.cgroup(container.id), network)
+        try:
+            run.watch(self._reactor)
+        except ProcessLookupError:
+            run.close()
+            return None
+        return run
+
+    async def stop(self, run: Run, container_id: str, grace: float) -> None:
+        """
+        Ask it to end, and then see to it that it does.
+
+        @param grace: seconds between the two; 0 for at once.
+        @raise RuntimeFailed: if it does not.
+        """
+        if grace > 0:
+            run.signal(signal.SIGTERM)
+            with contextlib.suppress(OSError):
+                run.cgroup.thaw()
+            await run.until_over(self._reactor, grace)
+        if not run.over:
+            run.signal(signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                run.cgroup.thaw()
+            if not await run.until_over(self._reactor, KILL_SECONDS):
+                raise RuntimeFailed(f"its processes did not end in {KILL_SECONDS:g} s")
+        run.close()
+        await self.clear(container_id)
+
+    async def clear(self, container_id: str) -> None:
+        """
+        Leave nothing of a run: no process, control group, or folder.
+
+        @raise RuntimeFailed: if something cannot be got rid of.
+        """
+        cgroup = self.cgroup(container_id)
+        if (self._root / container_id).exists():
+            with contextlib.suppress(OSError):
+                cgroup.thaw()  # a frozen one is not deleted
+            await self._call("delete", "--force", container_id)
+        for pid in cgroup.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            cgroup.remove()
+            Cgroup(self.hierarchies, f"/hoody/{self.server_id}").remove()  # if that was the last
+        bundle = self._bundle(container_id)
+        if bundle.exists():
+            shutil.rmtree(bundle)
+
+    async def sweep(self, known: set[str]) -> list[str]:
+        """Clear what is of no container that we know. @return: which that was."""
+        found = {path.name for folder in (self._root, self._bundles) for path in folder.iterdir()}
+        left_over = sorted(found - known)
+        for container_id in left_over:
+            await self.clear(container_id)
+        return left_over
+
+    def exec_file(self, container_id: str, name: str) -> Path:
+        """Where the pid of a command that is run in it is written."""
+        return self._bundle(container_id) / f"exec-{name}.pid"
+
+    @property
+    def own_environment(self) -> dict[str, str]:
+        """What the runtime itself needs."""
+        return {"PATH": os.environ.get("PATH", os.defpath)}
+
+    def exec_words(
+        self,
+        container_id: str,
+        command: list[str],
+        user: str | None,
+        environment: dict[str, str],
+        pid_file: Path,
+    ) -> list[str]:
+        """How to run something in one that runs."""
+        words = [*self._words("exec"), "--pid-file", str(pid_file)]
+        if user is not None:
+            words += ["--user", user]
+        for name, value in environment.items():
+            words += ["--env", f"{name}={value}"]
+        return [*words, container_id, *command]
+
+    def _words(self, call: str) -> list[str]:
+        log = ["--log", str(self.state / "runtime.log"), "--log-format", "json"]
+        return [self.program, "--root", str(self._root), *log, call]
+
+    async def _call(self, call: str, *words: str) -> None:
+        try:
+            await commands.run(self._reactor, [*self._words(call), *words], seconds=CALL_SECONDS)
+        except CommandFailed as error:
+            raise RuntimeFailed(self._reason(error)) from error
+
+    def _reason(self, error: BaseException) -> str:
+        """What the runtime itself says of it, if it does."""
+        if isinstance(error, HoodyError):
+            return error.sentence
+        log = self.state / "runtime.log"
+        try:
+            lines = log.read_text("utf-8", "replace").splitlines()
+            log.unlink()
+        except OSError:
+            lines = []
+        for line in reversed(lines):
+            with contextlib.suppress(ValueError):
+                entry = json.loads(line)
+                if entry.get("level") == "error":
+                    return str(entry["msg"])
+        return str(error)
+
+
+def started_at(pid: int) -> int:
+    """When a process began, in clock ticks since boot."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[19])
+
+
+def boot_id() -> str:
+    """Which boot of the machine this is."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()

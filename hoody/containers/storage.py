@@ -1,0 +1,276 @@
+"""
+Where containers live: a btrfs that was given, or one in an image file of our own.
+
+All of it is called from threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from attrs import define, field
+
+from hoody.containers import btrfs
+from hoody.errors import Unavailable
+
+OPTIONS = "compress=zstd:1,noatime,discard=async"
+LEAST = 256 * 1024 * 1024
+"""Bytes that an image file has at least: btrfs makes none that is smaller than half of it."""
+PART = 2
+"""Of what is free, an image file of no given size takes at most one part in so many."""
+
+
+class NoStorage(Unavailable):
+    """There is no place for containers."""
+
+
+@define(eq=False)
+class Storage:
+    """
+    @ivar mount: where it is to be, in the data directory.
+    @ivar image: the file that it is in, where no path is given.
+    @ivar given: a path of a btrfs, or C{None}.
+    @ivar size: of the image file; C{None} for a part of what is free.
+    @ivar root: where it is, once it has been prepared.
+    @ivar limits: whether subvolumes can be limited.
+    """
+
+    mount: Path
+    image: Path
+    given: Path | None
+    size: int | None
+    root: Path = field(init=False)
+    limits: bool = field(default=False, init=False)
+    _image_sizes: dict[str, int] = field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.root = self.given or self.mount
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images"
+
+    @property
+    def containers(self) -> Path:
+        return self.root / "containers"
+
+    @property
+    def uploads(self) -> Path:
+        return self.root / "uploads"
+
+    def prepare(self) -> None:
+        """
+        Have it mounted, with its folders. It may have been so for long.
+
+        @raise NoStorage: with what is missing, and how to get it.
+        """
+        try:
+            if self.given is None:
+                self._mount()
+            elif not self.given.is_dir() or not btrfs.is_btrfs(self.given):
+                raise NoStorage(f"--storage={self.given} is no btrfs; give the path of one.")
+            self.root.mkdir(mode=0o700, exist_ok=True)
+            self._make_folders()
+            self._count()
+        except FileNotFoundError as error:
+            raise NoStorage(
+                f"{error.filename} is missing; as root: apt-get install btrfs-progs mount"
+            ) from error
+        except subprocess.CalledProcessError as error:
+            said = (error.stderr or b"").decode("utf-8", "replace").strip()
+            raise NoStorage(
+                f"{Path(error.cmd[0]).name} failed: {said or error.returncode}."
+            ) from error
+        except OSError as error:
+            raise NoStorage(f"{error.filename or self.root}: {error.strerror}.") from error
+
+    def _mount(self) -> None:
+        self.mount.mkdir(mode=0o700, exist_ok=True)
+        if os.path.ismount(self.mount):
+            return
+        if btrfs.is_btrfs(self.mount.parent) and self.size is None and not self.image.exists():
+            return  # the data directory is on one already
+        if not self.image.exists():
+            self._make_image()
+        _run("mount", "-t", "btrfs", "-o", OPTIONS, self._loop_device(), str(self.mount))
+
+    def _make_image(self) -> None:
+        free = shutil.disk_usage(self.image.parent).free
+        size = self.size or max(free // PART, LEAST)
+        if size < LEAST:
+            raise NoStorage(f"--storage={size} is too small; give at least 256M.")
+        fresh = self.image.with_suffix(".new")
+        with fresh.open("wb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.truncate(size)
+        _run("mkfs.btrfs", "-q", "-L", "hoody", str(fresh))
+        fresh.rename(self.image)
+
+    def _loop_device(self) -> str:
+        """
+        The image's, made if there is none: to attach one twice succeeds, and destroys it.
+        """
+        for device in self._loop_devices():
+            return device
+        said = _run(
+            "losetup", "--find", "--show", "--nooverlap", "--direct-io=on", str(self.image)
+        )
+        return said.decode().strip()
+
+    def _make_folders(self) -> None:
+        for folder in (self.images, self.containers, self.uploads):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        for left_over in self.uploads.iterdir():
+            left_over.unlink()
+
+    def _count(self) -> None:
+        """Count what each takes: on a file system of our own always, on one given if it does."""
+        probe = self.containers / ".probe"
+        if self.given is None:
+            with contextlib.suppress(OSError):
+                btrfs.count_simply(self.root)
+        if btrfs.is_subvolume(probe):
+            btrfs.delete(probe)
+        btrfs.create(probe)
+        try:
+            btrfs.limit(probe, LEAST)
+            self.limits = True
+        except OSError:
+            self.limits = False
+        finally:
+            btrfs.delete(probe)
+
+    def unmount(self) -> None:
+        """Undo L{prepare}, where nothing is in it: for tests, and for who goes for good."""
+        if self.given is None and os.path.ismount(self.mount):
+            _run("umount", str(self.mount))
+            for device in self._loop_devices():
+                _run("losetup", "-d", device)
+
+    def _loop_devices(self) -> list[str]:
+        said = _run("losetup", "--noheadings", "--output", "NAME", "-j", str(self.image))
+        return said.decode().split()
+
+    # Images
+
+    def image_path(self, image_id: str) -> Path:
+        return self.images / image_id
+
+    def begin_image(self, image_id: str) -> Path:
+        """An empty subvolume, to be filled."""
+        path = self.image_path(image_id)
+        btrfs.create(path)
+        return path
+
+    def seal_image(self, image_id: str) -> None:
+        """It is whole: for all, and for ever the same."""
+        btrfs.seal(self.image_path(image_id))
+
+    def remove_image(self, image_id: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            btrfs.delete(self.image_path(image_id))
+
+    # Containers
+
+    def container_path(self, container_id: str) -> Path:
+        return self.containers / container_id
+
+    def make_container(self, container_id: str, volumes: Iterable[str], most: int | None) -> None:
+        """What a container writes goes into a subvolume of its own, and is all that is in it."""
+        path = self.container_path(container_id)
+        path.mkdir(mode=0o700)
+        btrfs.create(path / "root")
+        (path / "root" / "upper").mkdir(mode=0o755)
+        (path / "root" / "work").mkdir(mode=0o700)
+        for volume in volumes:
+            self.make_volume(container_id, volume)
+        self.limit_container(container_id, most)
+
+    def copy_container(self, source_id: str, container_id: str, most: int | None) -> None:
+        """As L{make_container}, with all that another has, whose blocks it shares."""
+        path = self.container_path(container_id)
+        path.mkdir(mode=0o700)
+        for subvolume in self._subvolumes(source_id):
+            btrfs.snapshot(subvolume, path / subvolume.name, read_only=False)
+        self.limit_container(container_id, most)
+
+    def make_volume(self, container_id: str, volume: str) -> None:
+        path = self.container_path(container_id) / f"volume-{volume}"
+        if not path.exists():
+            btrfs.create(path)
+
+    def remove_volume(self, container_id: str, volume: str) -> None:
+        path = self.container_path(container_id) / f"volume-{volume}"
+        if path.exists():
+            btrfs.delete(path)
+
+    def limit_container(self, container_id: str, most: int | None) -> None:
+        """@raise NoStorage: if there is to be a limit, and nothing counts."""
+        if not self.limits:
+            if most is not None:
+                raise NoStorage(
+                    "disk_limit needs a file system with quotas; as root: btrfs quota enable"
+                    f" {self.root}"
+                )
+            return
+        for subvolume in self._subvolumes(container_id):
+            btrfs.limit(subvolume, most)
+
+    def remove_container(self, container_id: str) -> None:
+        """All of it; what is gone already is no matter."""
+        path = self.container_path(container_id)
+        if path.exists():
+            for subvolume in self._subvolumes(container_id):
+                btrfs.delete(subvolume)
+            shutil.rmtree(path)
+
+    def _subvolumes(self, container_id: str) -> list[Path]:
+        path = self.container_path(container_id)
+        return sorted(each for each in path.iterdir() if btrfs.is_subvolume(each))
+
+    def taken_by(self, container_id: str, image_id: str) -> tuple[int, int]:
+        """Bytes on disk that a container has for itself, and those of its image."""
+        own = sum(taken(each) for each in self._subvolumes(container_id))
+        return own, self._image_size(image_id)
+
+    def _image_size(self, image_id: str) -> int:
+        if image_id not in self._image_sizes:
+            self._image_sizes[image_id] = taken(self.image_path(image_id))
+        return self._image_sizes[image_id]
+
+    # Both
+
+    def sweep(self, images: set[str], containers: set[str]) -> list[str]:
+        """Remove what nobody knows of. @return: what that was."""
+        gone = []
+        for path in self.containers.iterdir():
+            if path.name not in containers:
+                self.remove_container(path.name)
+                gone.append(f"containers/{path.name}")
+        for path in self.images.iterdir():
+            if path.name not in images:
+                self.remove_image(path.name)
+                gone.append(f"images/{path.name}")
+        return gone
+
+
+def taken(path: Path) -> int:
+    """Bytes on disk of all that is below, without what hard links count twice."""
+    total, seen = 0, set()
+    for folder, _, files in os.walk(path):
+        for name in (".", *files):
+            status = os.lstat(os.path.join(folder, name))
+            if (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                total += status.st_blocks * 512
+    return total
+
+
+def _run(*words: str) -> bytes:
+    # In a thread, and of words of our own.
+    return subprocess.run(words, check=True, capture_output=True, timeout=60).stdout  # noqa: S603

@@ -1,0 +1,563 @@
+"""Containers as HTTP sees them."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import define, evolve
+from twisted.internet.threads import deferToThread
+
+from hoody.auth.principal import Principal
+from hoody.auth.tokens import Scope
+from hoody.containers.container import PORT, Container, Status, Volume, fault_of, label
+from hoody.containers.fleet import Fleet
+from hoody.containers.image import Image, ImageStatus
+from hoody.containers.keeper import Keeper, Order
+from hoody.errors import CallerError, Conflict, Misdirected, NoSuchThing, Taken
+from hoody.interfaces import IStore, ITransaction
+from hoody.projects import Project
+from hoody.resources.api.container_forms import (
+    ContainerChange,
+    ContainerPage,
+    ContainerPaging,
+    ContainerRow,
+    Copy,
+    NewContainer,
+    Operated,
+    TransitionPage,
+    TransitionRow,
+    VolumeForm,
+)
+from hoody.resources.api.operations import Call, Operation, Paging, pagination
+from hoody.resources.api.projects import USER_ID
+from hoody.resources.api.reading import given
+from hoody.units import new_id
+
+ALL = "/api/v1/containers"
+ONE = "/api/v1/containers/{container}"
+OPERATIONS = ("start", "stop", "force-stop", "restart", "pause", "resume")
+MASK = "***"
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SYSTEM_PATHS = ("/proc", "/sys", "/dev", "/run")
+
+
+@define(eq=False)
+class ContainersFace:
+    """
+    @ivar domain: whose subdomains they are.
+    @ivar server_name: for clients that show it.
+    """
+
+    _store: IStore
+    _fleet: Fleet
+    domain: str
+    server_name: str
+
+    def operations(self) -> list[Operation]:
+        of_project = "/api/v1/projects/{project}/containers"
+        change: dict[str, Any] = {
+            "path": ONE,
+            "summary": "Change what is named, and nothing else",
+            "answer": self.change_container,
+            "scope": Scope.WRITE,
+            "body": ContainerChange,
+            "returns": ContainerRow,
+            "tied": True,
+            "errors": (404, 409, 421),
+        }
+        return [
+            Operation(
+                method="POST",
+                path=of_project,
+                summary="Make a container, and start it",
+                answer=self.create_container,
+                scope=Scope.WRITE,
+                body=NewContainer,
+                returns=ContainerRow,
+                status=201,
+                says="The container was created.",
+                errors=(404, 409, 503),
+            ),
+            Operation(
+                method="GET",
+                path=of_project,
+                summary="A project's containers",
+                answer=self.list_project_containers,
+                scope=Scope.READ,
+                query=ContainerPaging,
+                returns=ContainerPage,
+                tied=True,
+                errors=(404,),
+            ),
+            Operation(
+                method="GET",
+                path=ALL,
+                summary="The containers",
+                answer=self.list_containers,
+                scope=Scope.READ,
+                query=ContainerPaging,
+                returns=ContainerPage,
+                tied=True,
+            ),
+            Operation(
+                method="GET",
+                path=ONE,
+                summary="One container, by id, name or alias; looking never wakes",
+                answer=self.get_container,
+                scope=Scope.READ,
+                returns=ContainerRow,
+                tied=True,
+                errors=(404,),
+            ),
+            Operation(method="PATCH", **change),
+            Operation(method="PUT", **change),
+            Operation(
+                method="DELETE",
+                path=ONE,
+                summary="Delete a container with its volumes",
+                answer=self.delete_container,
+                scope=Scope.WRITE,
+                returns=ContainerRow,
+                says="The container was deleted.",
+                tied=True,
+                errors=(404, 409, 421, 503),
+            ),
+            Operation(
+                method="POST",
+                path=ONE + "/copy",
+                summary="Make another container with all that this one has",
+                answer=self.copy_container,
+                scope=Scope.WRITE,
+                body=Copy,
+                returns=ContainerRow,
+                status=201,
+                says="The container was copied.",
+                errors=(404, 409, 421, 503),
+            ),
+            Operation(
+                method="POST",
+                path=ONE + "/{operation}",
+                summary="start, stop, force-stop, restart, pause or resume",
+                answer=self.operate_container,
+                scope=Scope.WRITE,
+                returns=Operated,
+                tied=True,
+                errors=(404, 409, 421, 503),
+            ),
+            Operation(
+                method="GET",
+                path=ONE + "/status-logs",
+                summary="What became of its status, newest first",
+                answer=self.list_status_logs,
+                scope=Scope.READ,
+                query=Paging,
+                returns=TransitionPage,
+                tied=True,
+                errors=(404,),
+            ),
+        ]
+
+    # Looking
+
+    async def list_containers(self, call: Call) -> ContainerPage:
+        return await self._list(call, None)
+
+    async def list_project_containers(self, call: Call, project: str) -> ContainerPage:
+        return await self._list(call, project)
+
+    async def _list(self, call: Call, project: str | None) -> ContainerPage:
+        query = call.query
+        async with self._store.transaction() as transaction:
+            of = None if project is None else (await find_project(transaction, project)).id
+            found, total = await transaction.containers.page(
+                query.offset,
+                query.limit,
+                query.sort_by,
+                query.sort_order == "asc",
+                of,
+                call.principal.containers,
+            )
+            rows = [await self._row(call, transaction, each) for each in found]
+        return ContainerPage(containers=rows, pagination=pagination(query, total))
+
+    async def get_container(self, call: Call, container: str) -> ContainerRow:
+        async with self._store.transaction() as transaction:
+            found = await find_container(transaction, call.principal, container)
+            return await self._row(call, transaction, found)
+
+    async def list_status_logs(self, call: Call, container: str) -> TransitionPage:
+        query = call.query
+        async with self._store.transaction() as transaction:
+            found = await find_container(transaction, call.principal, container)
+            some, total = await transaction.containers.transitions(
+                found.id, query.offset, query.limit, query.sort_order == "asc"
+            )
+        return TransitionPage(
+            logs=[
+                TransitionRow(
+                    id=each.id,
+                    from_status=each.from_status,
+                    to_status=each.to_status,
+                    transition_time=each.transition_time,
+                    duration_ms=each.duration_ms,
+                    triggered_by=each.triggered_by,
+                    metadata=each.metadata,
+                )
+                for each in some
+            ],
+            pagination=pagination(query, total),
+        )
+
+    async def _row(
+        self, call: Call, transaction: ITransaction, container: Container
+    ) -> ContainerRow:
+        project = await transaction.projects.find(container.project_id)
+        return self.row_of(call, container, project)
+
+    def row_of(self, call: Call, container: Container, project: Project | None) -> ContainerRow:
+        host = f"{container.host_label}.containers.{self.domain}"
+        masked = not call.principal.token.may(Scope.WRITE)
+        return ContainerRow(
+            id=container.id,
+            project_id=container.project_id,
+            project_alias=project.alias if project else "",
+            server_id=container.server_id,
+            server_name=self.server_name,
+            user_id=USER_ID,
+            realm_ids=[],
+            name=container.name,
+            alias=container.alias,
+            color=container.color,
+            container_image=container.container_image,
+            command=list(container.command) if container.command else None,
+            port=container.port,
+            exposed_ports=list(container.exposed_ports),
+            status=container.status,
+            status_reason=container.status_reason,
+            idle_since=container.idle_since,
+            last_activity_at=container.last_activity_at,
+            wake_count=container.wake_count,
+            last_wake_ms=container.last_wake_ms,
+            environment_vars={
+                name: MASK if masked else value
+                for name, value in container.environment_vars.items()
+            },
+            volumes=[VolumeForm(name=each.name, path=each.path) for each in container.volumes],
+            ssh_public_key=container.ssh_public_key,
+            ssh_hostname=host,
+            comment=container.comment,
+            autostart=container.autostart,
+            idle_timeout_seconds=container.idle_timeout_seconds,
+            access=container.access,
+            egress=container.egress,
+            memory_limit=container.memory_limit,
+            disk_limit=container.disk_limit,
+            cpu_limit=container.cpu_limit,
+            snapshot_count=0,
+            last_used_snapshot=None,
+            source_container_id=container.source_container_id,
+            url=_url(call, host),
+            created_at=container.created_at,
+            updated_at=container.updated_at,
+        )
+
+    # Making
+
+    async def create_container(self, call: Call, project: str) -> ContainerRow:
+        body: NewContainer = call.body
+        self._fleet.check()
+        _check(body)
+        if body.kvm:
+            raise CallerError("kvm: true will not do; containers share the machine's kernel.")
+        name = body.name or _made_up(body.container_image)
+        try:
+            async with self._store.transaction() as transaction:
+                of = await self._room_in(transaction, project)
+                image = await self._image(transaction, body.container_image)
+                container = Container(
+                    id=new_id(call.now),
+                    project_id=of.id,
+                    server_id=self._fleet.server_id,
+                    name=name,
+                    alias=body.alias,
+                    color=body.color,
+                    comment=body.comment,
+                    container_image=image.name,
+                    image_id=image.id,
+                    image_config=image.config,
+                    command=command_of(body.command),
+                    port=body.port or image.config.get("port") or PORT,
+                    exposed_ports=tuple(body.exposed_ports),
+                    environment_vars=body.environment_vars,
+                    volumes=_volumes(body.volumes),
+                    ssh_public_key=body.ssh_public_key,
+                    autostart=body.autostart,
+                    idle_timeout_seconds=body.idle_timeout_seconds,
+                    access=body.access,
+                    egress=body.egress,
+                    memory_limit=body.memory_limit,
+                    disk_limit=body.disk_limit,
+                    cpu_limit=body.cpu_limit,
+                    pending="creating",
+                    number=await transaction.containers.free_number(self._fleet.server_id),
+                    created_at=call.now,
+                    updated_at=call.now,
+                )
+                await transaction.containers.add(container)
+        except Taken:
+            raise _taken(name, body.alias) from None
+        keeper = await self._fleet.create(container, self._order(call))
+        if body.start:
+            await self._start(call, keeper)
+        return self.row_of(call, keeper.container, of)
+
+    async def _start(self, call: Call, keeper: Keeper) -> None:
+        """That it was made is true, whatever becomes of it: its row says that."""
+        order = self._order(call)
+        order.done.addErrback(lambda _: None)
+        keeper.ask("start", order)
+        await order.done
+
+    async def copy_container(self, call: Call, container: str) -> ContainerRow:
+        body: Copy = call.body
+        self._fleet.check()
+        if body.source_snapshot is not None:
+            raise NoSuchThing(f"source_snapshot: there is no {body.source_snapshot!r}.")
+        if body.name is not None:
+            _check_name("name", body.name)
+        try:
+            async with self._store.transaction() as transaction:
+                source = await find_container(transaction, call.principal, container)
+                self.check_ours(source)
+                project = body.target_project_id or source.project_id
+                of = await self._room_in(transaction, project)
+                copied = evolve(
+                    source,
+                    id=new_id(call.now),
+                    project_id=of.id,
+                    name=body.name or _made_up(source.name),
+                    alias=None,
+                    status=Status.COPYING,
+                    status_reason=None,
+                    pending="copying",
+                    wake_count=0,
+                    last_wake_ms=None,
+                    idle_since=None,
+                    last_activity_at=None,
+                    source_container_id=source.id,
+                    number=await transaction.containers.free_number(self._fleet.server_id),
+                    incarnation=None,
+                    created_at=call.now,
+                    updated_at=call.now,
+                )
+                await transaction.containers.add(copied)
+        except Taken:
+            raise _taken(copied.name, None) from None
+        keeper = await self._fleet.create(copied, self._order(call, source.id))
+        await self._start(call, keeper)
+        return self.row_of(call, keeper.container, of)
+
+    async def _room_in(self, transaction: ITransaction, project: str) -> Project:
+        found = await find_project(transaction, project, for_change=True)
+        most = found.max_containers
+        if most is not None and await transaction.containers.count(found.id) >= most:
+            raise Conflict(
+                f"The project {found.alias!r} has {most} containers, as many as it may"
+                " (max_containers); delete one, or raise that."
+            )
+        return found
+
+    async def _image(self, transaction: ITransaction, name: str) -> Image:
+        found = await transaction.images.find(self._fleet.server_id, name)
+        if found is None:
+            raise NoSuchThing(
+                f"container_image: there is no {name!r}; GET /api/v1/images has them."
+            )
+        if found.status is not ImageStatus.READY:
+            raise Conflict(f"container_image: {name!r} is {found.status}; wait until it is ready.")
+        return found
+
+    # Changing
+
+    async def change_container(self, call: Call, container: str) -> ContainerRow:
+        changes = given(call.body)
+        _check(call.body)
+        if isinstance(changes.get("command"), (str, list)):
+            changes["command"] = command_of(changes["command"])
+        if "volumes" in changes:
+            changes["volumes"] = _volumes(changes["volumes"])
+        if "exposed_ports" in changes:
+            changes["exposed_ports"] = tuple(changes["exposed_ports"])
+        try:
+            async with self._store.transaction() as transaction:
+                found = await find_container(
+                    transaction, call.principal, container, for_change=True
+                )
+                self.check_ours(found)
+                keeper = self._fleet.find(found.id)
+                changed = evolve(found, updated_at=call.now, **changes)
+                await transaction.containers.change(changed)
+                project = await transaction.projects.find(found.project_id)
+                await self._reshape(keeper, found, changed)
+        except Taken:
+            raise _taken(changes.get("name") or found.name, changes.get("alias")) from None
+        keeper.container = changed
+        self._fleet.relabel(keeper)
+        return self.row_of(call, changed, project)
+
+    async def _reshape(self, keeper: Keeper, before: Container, after: Container) -> None:
+        """What is on the disk; before the row is true, which may refer to it."""
+        storage = self._fleet.storage
+        for volume in after.volumes:
+            await deferToThread(storage.make_volume, after.id, volume.name)
+        if before.disk_limit != after.disk_limit:
+            await deferToThread(storage.limit_container, after.id, after.disk_limit)
+
+    async def delete_container(self, call: Call, container: str) -> ContainerRow:
+        keeper, project = await self._own(call, container)
+        row = self.row_of(call, keeper.container, project)
+        await self._fleet.operate(keeper, "delete", self._order(call))
+        row.status = Status.DELETING
+        return row
+
+    async def operate_container(self, call: Call, container: str, operation: str) -> Operated:
+        if operation not in OPERATIONS:
+            raise NoSuchThing(
+                f"There is no operation {operation!r}; give one of {', '.join(OPERATIONS)}."
+            )
+        keeper, _ = await self._own(call, container)
+        await self._fleet.operate(keeper, operation.replace("-", "_"), self._order(call))
+        own = keeper.container
+        return Operated(
+            operation=operation,
+            container_id=own.id,
+            project_id=own.project_id,
+            status=own.status,
+        )
+
+    async def _own(self, call: Call, container: str) -> tuple[Keeper, Project | None]:
+        async with self._store.transaction() as transaction:
+            found = await find_container(transaction, call.principal, container)
+            self.check_ours(found)
+            project = await transaction.projects.find(found.project_id)
+        return self._fleet.find(found.id), project
+
+    def _order(self, call: Call, source_id: str | None = None) -> Order:
+        return self._fleet.order(
+            call.principal.actor,
+            request_id=call.request.request_id.decode("ascii"),
+            source_id=source_id,
+        )
+
+    def check_ours(self, container: Container) -> None:
+        if container.server_id != self._fleet.server_id:
+            raise Misdirected(
+                f"The container {container.name!r} is on the server {container.server_id}; ask"
+                " that one."
+            )
+
+
+async def find_project(
+    transaction: ITransaction, id_or_alias: str, *, for_change: bool = False
+) -> Project:
+    found = await transaction.projects.find(id_or_alias, for_change)
+    if found is None:
+        raise NoSuchThing(f"There is no project {id_or_alias!r}; GET /api/v1/projects has them.")
+    return found
+
+
+async def find_container(
+    transaction: ITransaction, principal: Principal, name: str, *, for_change: bool = False
+) -> Container:
+    """
+    By id, name or alias.
+
+    @raise NoSuchThing: if there is none, or none that whoever asks may know of.
+    """
+    found = await transaction.containers.find(label(name), for_change)
+    if found is None or (
+        principal.containers is not None and found.id not in principal.containers
+    ):
+        raise NoSuchThing(f"There is no container {name!r}; GET /api/v1/containers has them.")
+    return found
+
+
+def command_of(given: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    """A list of words, or what a shell makes of a text."""
+    if given is None:
+        return None
+    if isinstance(given, str) and "\x00" in given:
+        raise CallerError("command: a NUL character will not do; leave it out.")
+    return ("/bin/sh", "-c", given) if isinstance(given, str) else tuple(given)
+
+
+def _volumes(forms: list[VolumeForm]) -> tuple[Volume, ...]:
+    return tuple(Volume(form.name, form.path.rstrip("/")) for form in forms)
+
+
+def _check(form: NewContainer | ContainerChange) -> None:
+    """What a form's types do not say."""
+    if isinstance(form.name, str):
+        _check_name("name", form.name)
+    if isinstance(form.alias, str):
+        _check_name("alias", form.alias, 1)
+    if isinstance(form.environment_vars, dict):
+        check_variables(form.environment_vars)
+    if isinstance(form.volumes, list):
+        _check_volumes(form.volumes)
+
+
+def _check_name(field: str, name: str, least: int = 3) -> None:
+    fault = fault_of(name, least)
+    if fault is not None:
+        raise CallerError(f'{field}: "{name}" will not do; {fault}.')
+
+
+def check_variables(variables: dict[str, str]) -> None:
+    for name in variables:
+        if not _VARIABLE.fullmatch(name) or len(name) > 256:
+            raise CallerError(
+                f'environment_vars: "{name}" will not do as a name; give letters, digits and _,'
+                " no digit first."
+            )
+
+
+def _check_volumes(volumes: list[VolumeForm]) -> None:
+    names, paths = set(), set()
+    for each in volumes:
+        path = each.path.rstrip("/")
+        parts = path.split("/")[1:]
+        if not path or "" in parts or "." in parts or ".." in parts:
+            raise CallerError(
+                f'volumes: "{each.path}" will not do as a path; give one such as /data, without'
+                " dots and double slashes."
+            )
+        if any(path == system or path.startswith(f"{system}/") for system in _SYSTEM_PATHS):
+            raise CallerError(f'volumes: "{each.path}" is the system\'s; choose another path.')
+        if each.name in names or path in paths:
+            raise CallerError(
+                f'volumes: "{each.name}" at "{each.path}" is there twice; give each a name and a'
+                " path of its own."
+            )
+        names.add(each.name)
+        paths.add(path)
+
+
+def _taken(name: str, alias: str | None) -> Conflict:
+    said = f"{name!r}" if alias is None else f"{name!r} or {alias!r}"
+    return Conflict(f"name: another container answers to {said} already; choose another.")
+
+
+def _made_up(base: str) -> str:
+    stem = re.sub(r"[^a-z0-9-]+", "-", base.lower()).strip("-")[:50] or "container"
+    return f"{stem}-{secrets.token_hex(3)}"
+
+
+def _url(call: Call, host: str) -> str:
+    request = call.request
+    scheme = "https" if request.isSecure() else "http"
+    _, _, port = (request.getHeader(b"host") or b"").decode("ascii", "replace").rpartition(":")
+    return f"{scheme}://{host}{f':{port}' if port.isdigit() else ''}/"

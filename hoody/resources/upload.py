@@ -1,0 +1,160 @@
+"""Images that are uploaded: a body of any size, which goes to a file as it comes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+from attrs import define
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from hoody.auth.tokens import Scope
+from hoody.containers.fleet import Fleet
+from hoody.containers.image import Image, is_name
+from hoody.containers.workshop import Workshop
+from hoody.errors import CallerError, HoodyError, Unavailable
+from hoody.interfaces import IIntake
+from hoody.pipes import queries
+from hoody.protocols.channel import Reading
+from hoody.protocols.request import Request
+from hoody.resources import failures
+from hoody.resources.api.operations import enveloped
+from hoody.resources.guard import Guard
+from hoody.units import new_id
+
+PATHS = (b"/api/v1/images", b"/api/v1/images/")
+AT_ONCE = 1 << 20
+"""Bytes that are gathered before they are written, by a thread."""
+
+
+@define(eq=False)
+class Uploads:
+    _guard: Guard
+    _fleet: Fleet
+    _workshop: Workshop
+    _row_of: Callable[[Image], msgspec.Struct]
+
+    def claim(self, request: Request) -> IIntake | None:
+        """
+        A C{POST} with C{?name=} is an upload.
+
+        @raise HoodyError: for one that cannot be; nothing of it is read then.
+        """
+        if request.method != b"POST" or request.path not in PATHS:
+            return None
+        names = queries.parse(request.query).get("name")
+        if names is None:
+            return None
+        self._guard.admit_at_once(request, Scope.WRITE).require_all_containers()
+        self._fleet.check()
+        if not is_name(names[0]):
+            raise CallerError(
+                f'name: "{names[0]}" will not do; give 1 to 63 lower-case letters, digits, ., _'
+                " and -, a letter or digit first and last."
+            )
+        if request.length == 0:
+            raise CallerError("The body is empty; send a tarball: curl -T FILE -X POST URL")
+        now = self._fleet.now
+        path = self._fleet.storage.uploads / new_id(now)
+        return Upload(self, request, names[0], path)
+
+    async def make(self, name: str, path: Path) -> Image:
+        return await self._workshop.make(
+            name, {"kind": "archive", "file": str(path)}, lambda _: None
+        )
+
+    def row_of(self, image: Image) -> msgspec.Struct:
+        return self._row_of(image)
+
+
+@implementer(IIntake)
+class Upload:
+    """One of them. While a thread writes, no more is read."""
+
+    patient = False
+
+    def __init__(self, uploads: Uploads, request: Request, name: str, path: Path) -> None:
+        self._uploads = uploads
+        self._request = request
+        self._name = name
+        self._target = path
+        self._reading = Reading(request.channel)
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        self._kept = bytearray()
+        self._writing = self._ended = self._gone = False
+        request.attend()
+        request.send_continue()
+
+    # IIntake
+
+    def halfClosed(self) -> bool:
+        return True
+
+    def dataReceived(self, data: bytes) -> None:
+        self._kept += data
+        if len(self._kept) >= AT_ONCE and not self._writing:
+            self._write()
+
+    def bodyComplete(self) -> None:
+        self._ended = True
+        if not self._writing:
+            self._write()
+
+    def connectionLost(self, error: BaseException) -> None:
+        self._gone = True
+        if not self._writing:
+            self._clear()
+
+    def _write(self) -> None:
+        data, self._kept = bytes(self._kept), bytearray()
+        self._writing = True
+        if not self._ended:
+            self._reading.pauseProducing()
+        deferToThread(_write_all, self._file, data).addCallbacks(self._written, self._broken)
+
+    def _written(self, _: None) -> None:
+        self._writing = False
+        if self._gone:
+            self._clear()
+        elif self._ended and not self._kept:
+            ensureDeferred(self._finish()).addErrback(self._broken)
+        elif self._ended:
+            self._write()
+        else:
+            self._reading.resumeProducing()
+
+    async def _finish(self) -> None:
+        made = await self._uploads.make(self._name, self._target)
+        self._clear()
+        if not self._request.gone:
+            says = "The image was made."
+            body = enveloped(self._request, 201, says, self._uploads.row_of(made))
+            self._request.write(body)
+            self._request.finish()
+
+    def _broken(self, failure: Failure) -> None:
+        self._clear()
+        error: HoodyError
+        if isinstance(failure.value, OSError):
+            error = Unavailable(f"The upload could not be kept: {failure.value.strerror}.")
+        else:
+            error = failures.understood(failure)
+        if not self._request.gone:
+            failures.answer(self._request, error, failures.as_envelope(error))
+
+    def _clear(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+            self._target.unlink(missing_ok=True)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
