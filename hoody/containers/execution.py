@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
@@ -20,6 +20,8 @@ from zope.interface import implementer
 
 TIMED_OUT = 124
 """The exit status of a command that took too long, as timeout(1) has it."""
+LAST_WORDS_SECONDS = 1.0
+"""How long the output of one that was killed is still listened to."""
 _STREAMS = {1: "stdout", 2: "stderr"}
 
 
@@ -40,6 +42,8 @@ class Execution(ProcessProtocol):
     ended: Deferred[int] = field(factory=Deferred, init=False)
     too_late: bool = field(default=False, init=False)
     _late: IDelayedCall | None = field(default=None, init=False)
+    _end: IDelayedCall | None = field(default=None, init=False)
+    _exited: bool = field(default=False, init=False)
     _decoders: dict[int, codecs.IncrementalDecoder] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -57,10 +61,21 @@ class Execution(ProcessProtocol):
         self.kill()
 
     def kill(self) -> None:
-        """End it, and not only the runtime that waits for it."""
-        with contextlib.suppress(OSError, ValueError):
-            os.kill(int(self.pid_file.read_text()), signal.SIGKILL)
+        """End it, and not only the runtime that waits for it; and hear of that soon."""
+        if self._end is not None or self.ended.called:
+            return
+        if not self._exited:  # else its pid may be another's by now
+            with contextlib.suppress(OSError, ValueError):
+                os.kill(int(self.pid_file.read_text()), signal.SIGKILL)
+        self._end = self._reactor.callLater(LAST_WORDS_SECONDS, self._let_go)
         self.resumeProducing()
+
+    def _let_go(self) -> None:
+        """Of a runtime that has not come so far, and of others who hold its output open."""
+        assert self.transport is not None
+        with contextlib.suppress(ProcessExitedAlready):
+            self.transport.signalProcess("KILL")
+        self.transport.loseConnection()
 
     # ProcessProtocol
 
@@ -73,10 +88,15 @@ class Execution(ProcessProtocol):
         if text:
             self.tell(_STREAMS[number], text)
 
+    def processExited(self, reason: Failure) -> None:
+        self._exited = True
+        self.pid_file.unlink(missing_ok=True)
+
     def processEnded(self, reason: Failure) -> None:
         if self._late is not None and self._late.active():
             self._late.cancel()
-        self.pid_file.unlink(missing_ok=True)
+        if self._end is not None and self._end.active():
+            self._end.cancel()
         for number, decoder in self._decoders.items():
             rest = decoder.decode(b"", final=True)
             if rest:
