@@ -40,8 +40,6 @@ from hoody.resources.api.reading import whole
 NDJSON = "application/x-ndjson"
 FOLLOW_SECONDS = 0.25
 """How often a log that is followed is looked at."""
-
-
 USER_SECONDS = 5.0
 USER_WORDS = 1000
 """How long, and how many characters of, an answer is that says who somebody is in a container."""
