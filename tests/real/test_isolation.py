@@ -540,7 +540,7 @@ def test_devices_are_the_harmless_ones(cell: Cell) -> None:
 
 
 def test_a_fork_bomb_stays_in_its_pot(mortal: Callable[..., Cell]) -> None:
-    bomb = mortal()
+    bomb = mortal(memory_limit=768 * MEBI)
     limit = _limit(bomb, "pids.max")
     assert limit == spec.PIDS
     bomb.run("b() { (b) & (b) & (b) & sleep 60; }; b </dev/null >/dev/null 2>&1 &")
