@@ -540,10 +540,10 @@ def test_devices_are_the_harmless_ones(cell: Cell) -> None:
 
 
 def test_a_fork_bomb_stays_in_its_pot(mortal: Callable[..., Cell]) -> None:
-    bomb = mortal(memory_limit=768 * MEBI)
+    fuse = "b() { (b) & (b) & (b) & sleep 60; }; (sleep 0.3; b) & exec sleep 1000"
+    bomb = mortal(memory_limit=768 * MEBI, command=fuse)
     limit = _limit(bomb, "pids.max")
     assert limit == spec.PIDS
-    bomb.run("b() { (b) & (b) & (b) & sleep 60; }; b </dev/null >/dev/null 2>&1 &")
     most = 0
     late = time.monotonic() + 5
     while most < limit * 0.95 and time.monotonic() < late:
