@@ -12,7 +12,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ProcessDone
+from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
@@ -20,6 +20,9 @@ from zope.interface import implementer
 
 TIMED_OUT = 124
 """The exit status of a command that took too long, as timeout(1) has it."""
+LAST_WORDS_SECONDS = 1.0
+"""How long the output of one that was killed is still listened to."""
+STRIKE_SECONDS = 0.1
 _STREAMS = {1: "stdout", 2: "stderr"}
 
 
@@ -40,6 +43,8 @@ class Execution(ProcessProtocol):
     ended: Deferred[int] = field(factory=Deferred, init=False)
     too_late: bool = field(default=False, init=False)
     _late: IDelayedCall | None = field(default=None, init=False)
+    _striking: IDelayedCall | None = field(default=None, init=False)
+    _struck_at: float = field(default=0.0, init=False)
     _decoders: dict[int, codecs.IncrementalDecoder] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -57,10 +62,39 @@ class Execution(ProcessProtocol):
         self.kill()
 
     def kill(self) -> None:
-        """End it, and not only the runtime that waits for it."""
-        with contextlib.suppress(OSError, ValueError):
-            os.kill(int(self.pid_file.read_text()), signal.SIGKILL)
-        self.resumeProducing()
+        """End it, and hear of that soon; the runtime, which waits for it, then ends by itself."""
+        if self._striking is None and not self.ended.called:
+            self._struck_at = self._reactor.seconds()
+            self.resumeProducing()
+            self._strike()
+
+    def _strike(self) -> None:
+        """
+        Until it is over. The runtime may only now be about to begin it; and it is not killed
+        before its children: nobody else sees to them, and a container ends after all of them.
+        """
+        assert self.transport is not None
+        pids = self._pids()
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        if not pids and self._reactor.seconds() - self._struck_at > LAST_WORDS_SECONDS:
+            # Others in the container hold its output open.
+            with contextlib.suppress(ProcessExitedAlready):
+                self.transport.signalProcess("KILL")
+            self.transport.loseConnection()
+        self._striking = self._reactor.callLater(STRIKE_SECONDS, self._strike)
+
+    def _pids(self) -> set[int]:
+        """The runtime's children, whose numbers are nobody else's while it is there."""
+        found: set[int] = set()
+        pid = getattr(self.transport, "pid", None)
+        if pid is None:
+            return found
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                found.update(int(word) for word in children.read_text().split())
+        return found
 
     # ProcessProtocol
 
@@ -77,6 +111,8 @@ class Execution(ProcessProtocol):
         if self._late is not None and self._late.active():
             self._late.cancel()
         self.pid_file.unlink(missing_ok=True)
+        if self._striking is not None and self._striking.active():
+            self._striking.cancel()
         for number, decoder in self._decoders.items():
             rest = decoder.decode(b"", final=True)
             if rest:

@@ -239,7 +239,9 @@ class Runtime:
             open_files=min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
         )
         config = json.dumps(specification(container, around))
-        (bundle / "config.json").write_text(config)
+        # Variables may be secrets.
+        with open(bundle / "config.json", "x", opener=_private) as file:
+            file.write(config)
 
     async def _create(self, container: Container, bundle: Path, dense: bool) -> None:
         own = self.storage.container_path(container.id)
@@ -392,6 +394,10 @@ class Runtime:
                 if entry.get("level") == "error":
                     return str(entry["msg"])
         return str(error)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def started_at(pid: int) -> int:

@@ -7,8 +7,10 @@ All of it is called from threads.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterable
 from pathlib import Path
@@ -23,6 +25,10 @@ LEAST = 256 * 1024 * 1024
 """Bytes that an image file has at least: btrfs makes none that is smaller than half of it."""
 PART = 2
 """Of what is free, an image file of no given size takes at most one part in so many."""
+
+
+DEEP = 256
+"""Folders within each other that are looked into when files are counted."""
 
 
 class NoStorage(Unavailable):
@@ -226,7 +232,7 @@ class Storage:
         path = self.container_path(container_id)
         if path.exists():
             for subvolume in self._subvolumes(container_id):
-                btrfs.delete(subvolume)
+                _remove_subvolume(subvolume)
             shutil.rmtree(path)
 
     def _subvolumes(self, container_id: str) -> list[Path]:
@@ -259,16 +265,66 @@ class Storage:
         return gone
 
 
+def _remove_subvolume(path: Path) -> None:
+    """With whatever is in it: should another be there, it is emptied first."""
+    try:
+        btrfs.delete(path)
+    except OSError as error:
+        if error.errno != errno.ENOTEMPTY:
+            raise
+        shutil.rmtree(path)
+
+
 def taken(path: Path) -> int:
-    """Bytes on disk of all that is below, without what hard links count twice."""
+    """
+    Bytes on disk of all that is below, without what hard links count twice.
+
+    A container may be changing it meanwhile, to its advantage: so each folder is opened from
+    the one above, and no link is followed. Of what is deeper than L{DEEP} nobody looks.
+    """
     total, seen = 0, set()
-    for folder, _, files in os.walk(path):
-        for name in (".", *files):
-            status = os.lstat(os.path.join(folder, name))
-            if (status.st_dev, status.st_ino) not in seen:
+    above = [_Folder.open(path)]
+    try:
+        while above:
+            name = above[-1].next
+            if name is None:
+                above.pop().close()
+                continue
+            with contextlib.suppress(OSError):  # it has gone by now
+                status = os.lstat(name, dir_fd=above[-1].descriptor)
+                if (status.st_dev, status.st_ino) in seen:
+                    continue
                 seen.add((status.st_dev, status.st_ino))
                 total += status.st_blocks * 512
+                if stat.S_ISDIR(status.st_mode) and len(above) < DEEP:
+                    above.append(_Folder.open(name, above[-1].descriptor))
+    finally:
+        for folder in above:
+            folder.close()
     return total
+
+
+@define
+class _Folder:
+    descriptor: int
+    _names: list[str]
+
+    @classmethod
+    def open(cls, path: Path | str, within: int | None = None) -> _Folder:
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(path, flags, dir_fd=within)
+        try:
+            return cls(descriptor, os.listdir(descriptor))
+        except BaseException:
+            os.close(descriptor)
+            raise
+
+    @property
+    def next(self) -> str | None:
+        return self._names.pop() if self._names else None
+
+    def close(self) -> None:
+        os.close(self.descriptor)
 
 
 def _run(*words: str) -> bytes:

@@ -156,8 +156,11 @@ class House:
     def pids(self, container_id: str) -> list[int]:
         """Of all that runs in it, as the host sees it."""
         found = []
-        for place in Path("/sys/fs/cgroup").glob(f"**/hoody/{self.server_id}/{container_id}"):
-            found += [int(line) for line in (place / "cgroup.procs").read_text().split()]
+        root = Path("/sys/fs/cgroup")
+        for hierarchy in (root, *root.iterdir()):
+            procs = hierarchy / "hoody" / self.server_id / container_id / "cgroup.procs"
+            with contextlib.suppress(OSError):  # it may go just now
+                found += [int(line) for line in procs.read_text().split()]
         return sorted(set(found))
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -39,6 +40,10 @@ from hoody.resources.api.reading import whole
 NDJSON = "application/x-ndjson"
 FOLLOW_SECONDS = 0.25
 """How often a log that is followed is looked at."""
+USER_SECONDS = 5.0
+USER_WORDS = 1000
+"""How long, and how many characters of, an answer is that says who somebody is in a container."""
+_IDS = re.compile(r"([0-9]{1,5})\n([0-9]{1,5})\n")
 
 
 class Exec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -209,15 +214,24 @@ class InsideFace:
 
     async def _user_id(self, keeper: Keeper, name: str) -> str:
         """As the container itself knows it."""
-        said: list[str] = []
-        execution = self._execution(keeper, lambda _, text: said.append(text))
+        said = ""
+
+        def hear(_: str, text: str) -> None:
+            nonlocal said
+            said += text
+            if len(said) > USER_WORDS:  # its programs are its own, and may say anything
+                execution.kill()
+
+        execution = self._execution(keeper, hear)
         script = f"id -u {name} && id -g {name}"
-        self._start(keeper, execution, ["/bin/sh", "-c", script], None, {}, 10)
-        if await execution.ended != 0:
+        self._start(keeper, execution, ["/bin/sh", "-c", script], None, {}, USER_SECONDS)
+        status = await execution.ended
+        found = _IDS.fullmatch(said)
+        if status != 0 or found is None:
             raise CallerError(
                 f'user: "{name}" is nobody in the container; give a user of it, or UID:GID.'
             )
-        return ":".join("".join(said).split())
+        return ":".join(found.groups())
 
     def _execution(self, keeper: Keeper, tell: Callable[[str, str], None]) -> Execution:
         pid_file = self._fleet.runtime.exec_file(keeper.container.id, secrets.token_hex(8))
