@@ -110,7 +110,8 @@ class Fleet:
                 await self._take_up(keeper)
             except Exception:
                 _log.failure("container {name} could not be taken up", name=row.name)
-                keeper.life.adopt_failed()
+                if keeper.state == "unknown":
+                    keeper.life.adopt_failed()
         known = {row.id for row in rows}
         swept = await deferToThread(self.storage.sweep, images, known)
         swept += await self.runtime.sweep(known)

@@ -333,10 +333,15 @@ class Runtime:
     async def sweep(self, known: set[str]) -> list[str]:
         """Clear what is of no container that we know. @return: which that was."""
         found = {path.name for folder in (self._root, self._bundles) for path in folder.iterdir()}
-        left_over = sorted(found - known)
-        for container_id in left_over:
-            await self.clear(container_id)
-        return left_over
+        swept = []
+        for container_id in sorted(found - known):
+            try:
+                await self.clear(container_id)
+            except (RuntimeFailed, OSError) as error:
+                _log.error("cannot clear {name}: {error}", name=container_id, error=error)
+            else:
+                swept.append(container_id)
+        return swept
 
     def exec_file(self, container_id: str, name: str) -> Path:
         """Where the pid of a command that is run in it is written."""

@@ -10,10 +10,11 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from attrs import define, field
+from twisted.logger import Logger
 
 from hoody.containers import btrfs
 from hoody.errors import Unavailable
@@ -23,6 +24,9 @@ LEAST = 256 * 1024 * 1024
 """Bytes that an image file has at least: btrfs makes none that is smaller than half of it."""
 PART = 2
 """Of what is free, an image file of no given size takes at most one part in so many."""
+
+
+_log = Logger(namespace="hoody.containers")
 
 
 class NoStorage(Unavailable):
@@ -85,6 +89,11 @@ class Storage:
             said = (error.stderr or b"").decode("utf-8", "replace").strip()
             raise NoStorage(
                 f"{Path(error.cmd[0]).name} failed: {said or error.returncode}."
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise NoStorage(
+                f"{Path(error.cmd[0]).name} took more than {error.timeout:g} s; start the server"
+                " again when the disk is less busy."
             ) from error
         except OSError as error:
             raise NoStorage(f"{error.filename or self.root}: {error.strerror}.") from error
@@ -249,14 +258,22 @@ class Storage:
         """Remove what nobody knows of. @return: what that was."""
         gone = []
         for path in self.containers.iterdir():
-            if path.name not in containers:
-                self.remove_container(path.name)
+            if path.name not in containers and _removed(self.remove_container, path):
                 gone.append(f"containers/{path.name}")
         for path in self.images.iterdir():
-            if path.name not in images:
-                self.remove_image(path.name)
+            if path.name not in images and _removed(self.remove_image, path):
                 gone.append(f"images/{path.name}")
         return gone
+
+
+def _removed(remove: Callable[[str], None], path: Path) -> bool:
+    """One that cannot be removed is left for the next start: it is in nobody's way."""
+    try:
+        remove(path.name)
+    except OSError as error:
+        _log.error("cannot remove {path}: {reason}", path=str(path), reason=error.strerror)
+        return False
+    return True
 
 
 def taken(path: Path) -> int:
