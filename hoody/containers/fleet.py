@@ -172,7 +172,9 @@ class Fleet:
         elif row.pending == "restarting":
             life.restart(self._order(keeper))
         elif row.pending is not None:
-            self._write_down(keeper, row.status, row.status_reason)
+            still = life.state()
+            reason = row.status_reason if still == Status.PAUSED else None
+            self._write_down(keeper, Status(still), reason)
         ensureDeferred(self._furnish_again(keeper, run)).addErrback(_report, row.name)
 
     async def _furnish_again(self, keeper: Keeper, run: Run) -> None:
@@ -196,9 +198,8 @@ class Fleet:
             self._write_down(keeper, Status.STOPPED, reason)
 
     def _write_down(self, keeper: Keeper, status: Status, reason: str | None) -> None:
-        ensureDeferred(self._correct(keeper, status, reason)).addErrback(
-            _report, keeper.container.name
-        )
+        writing = self._insist(lambda: self._correct(keeper, status, reason))
+        ensureDeferred(writing).addErrback(_report, keeper.container.name)
 
     async def _correct(self, keeper: Keeper, status: Status, reason: str | None) -> None:
         async with self.store.transaction() as transaction:
