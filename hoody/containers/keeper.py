@@ -180,9 +180,14 @@ class Keeper:
         error: HoodyError | None = None
         try:
             outcome: Outcome | None = await tasks[task](order)
-        except _BAD as failed:
+        except Exception as failed:
             reason = str(failed).rstrip(".")
-            if task is Task.PAUSE:
+            if not isinstance(failed, _BAD):
+                reason = "for a reason that is in the server's log"
+                _log.failure("container {name}: {task} broke", name=self.container.name, task=task)
+            if task in (Task.CREATE, Task.COPY):
+                outcome = None
+            elif task is Task.PAUSE:
                 outcome = self._still_runs()
             else:
                 outcome = Outcome(
@@ -266,7 +271,8 @@ class Keeper:
             actor="container", began=self.around.reactor.seconds(), by_hand=False, grace=0
         )
         order.done.addErrback(lambda _: None)
-        self._origin = self.state
+        if self.is_settled:  # else it is that of what is being done
+            self._origin = self.state
         self.life.ended(order)
 
     async def _stop(self, order: Order) -> Outcome:
