@@ -138,9 +138,12 @@ class Storage:
             left_over.unlink()
 
     def _count(self) -> None:
-        """Count what each takes: on a file system of our own always, on one given if it does."""
+        """
+        Count what each takes: on a file system of our own always, on another, be it given or
+        that of the data directory, if it does: it would no longer mount on older kernels.
+        """
         probe = self.containers / ".probe"
-        if self.given is None:
+        if self.given is None and os.path.ismount(self.mount):
             with contextlib.suppress(OSError):
                 btrfs.count_simply(self.root)
         if btrfs.is_subvolume(probe):
