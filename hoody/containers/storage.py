@@ -146,16 +146,16 @@ class Storage:
         if self.given is None and os.path.ismount(self.mount):
             with contextlib.suppress(OSError):
                 btrfs.count_simply(self.root)
-        if btrfs.is_subvolume(probe):
-            btrfs.delete(probe)
-        btrfs.create(probe)
-        try:
-            btrfs.limit(probe, LEAST)
-            self.limits = True
-        except OSError:
-            self.limits = False
-        finally:
-            btrfs.delete(probe)
+        self.limits = False
+        # A file system that is full is one to be tidied up, not one to do without.
+        with contextlib.suppress(OSError):
+            if not btrfs.is_subvolume(probe):
+                btrfs.create(probe)
+            try:
+                btrfs.limit(probe, LEAST)
+                self.limits = True
+            finally:
+                btrfs.delete(probe)
 
     def unmount(self) -> None:
         """Undo L{prepare}, where nothing is in it: for tests, and for who goes for good."""
