@@ -284,7 +284,10 @@ def taken(path: Path) -> int:
     total, seen = 0, set()
     for folder, _, files in os.walk(path):
         for name in (".", *files):
-            status = os.lstat(os.path.join(folder, name))
+            try:
+                status = os.lstat(os.path.join(folder, name))
+            except OSError:  # gone meanwhile, or too deep
+                continue
             if (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
                 total += status.st_blocks * 512
