@@ -204,8 +204,9 @@ class Fleet:
     async def _correct(self, keeper: Keeper, status: Status, reason: str | None) -> None:
         async with self.store.transaction() as transaction:
             found = await transaction.containers.find(keeper.container.id, for_change=True)
-            if found is None:
-                return
+            was = keeper.container
+            if found is None or (found.status, found.pending) != (was.status, was.pending):
+                return  # more has come of it since
             changed = evolve(found, status=status, status_reason=reason, pending=None)
             await transaction.containers.change(changed)
             if found.status is not status:
