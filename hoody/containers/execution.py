@@ -20,7 +20,15 @@ from zope.interface import implementer
 
 TIMED_OUT = 124
 """The exit status of a command that took too long, as timeout(1) has it."""
+KILL_PAUSE, KILLS = 0.1, 10
+"""Seconds between two attempts to end it, and how many before the runtime is ended, too."""
 _STREAMS = {1: "stdout", 2: "stderr"}
+
+
+def _parent(pid: int) -> int:
+    """Of a process (proc(5), stat, 4)."""
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return int(file.read().rpartition(b")")[2].split()[1])
 
 
 @implementer(IPushProducer)
@@ -40,6 +48,8 @@ class Execution(ProcessProtocol):
     ended: Deferred[int] = field(factory=Deferred, init=False)
     too_late: bool = field(default=False, init=False)
     _late: IDelayedCall | None = field(default=None, init=False)
+    _kills: int = field(default=0, init=False)
+    _again: IDelayedCall | None = field(default=None, init=False)
     _decoders: dict[int, codecs.IncrementalDecoder] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -58,9 +68,29 @@ class Execution(ProcessProtocol):
 
     def kill(self) -> None:
         """End it, and not only the runtime that waits for it."""
-        with contextlib.suppress(OSError, ValueError):
-            os.kill(int(self.pid_file.read_text()), signal.SIGKILL)
+        if self.ended.called or self._again is not None:
+            return
         self.resumeProducing()
+        self._kill()
+
+    def _kill(self) -> None:
+        """
+        Until it has ended: it may not have begun, and what it has left behind may keep the
+        runtime waiting.
+        """
+        self._again = None
+        if self.ended.called:
+            return
+        runtime: Any = self.transport
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            pid = int(self.pid_file.read_text())
+            # A pid may be another's by now: but not as a child of this runtime.
+            if runtime.pid and _parent(pid) == runtime.pid:
+                os.kill(pid, signal.SIGKILL)
+        self._kills += 1
+        if self._kills > KILLS and runtime is not None and runtime.pid:
+            runtime.signalProcess("KILL")
+        self._again = self._reactor.callLater(KILL_PAUSE, self._kill)
 
     # ProcessProtocol
 
@@ -76,6 +106,8 @@ class Execution(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         if self._late is not None and self._late.active():
             self._late.cancel()
+        if self._again is not None and self._again.active():
+            self._again.cancel()
         self.pid_file.unlink(missing_ok=True)
         for number, decoder in self._decoders.items():
             rest = decoder.decode(b"", final=True)
