@@ -210,7 +210,12 @@ class InsideFace:
     async def _user_id(self, keeper: Keeper, name: str) -> str:
         """As the container itself knows it."""
         said: list[str] = []
-        execution = self._execution(keeper, lambda _, text: said.append(text))
+
+        def hear(stream: str, text: str) -> None:
+            if stream == "stdout" and len(said) < 16:  # it may be anything that says this
+                said.append(text[:64])
+
+        execution = self._execution(keeper, hear)
         script = f"id -u {name} && id -g {name}"
         self._start(keeper, execution, ["/bin/sh", "-c", script], None, {}, 10)
         if await execution.ended != 0:
@@ -352,7 +357,9 @@ class Output:
     def of(self, execution: Execution) -> None:
         """Its listener's pace is the command's; with the listener it ends."""
         request: Any = self._request
-        if self._stream is None:
+        if self._stream is not None:
+            self._stream.source = execution
+        else:
             request.registerProducer(execution, True)
             request.send_head()
         request.notifyFinish().addErrback(lambda _: execution.kill())
