@@ -39,6 +39,8 @@ from hoody.resources.api.reading import whole
 NDJSON = "application/x-ndjson"
 FOLLOW_SECONDS = 0.25
 """How often a log that is followed is looked at."""
+LINE = 1 << 16
+"""Bytes of a log that are told at once; a longer line is told in parts."""
 
 
 class Exec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -249,11 +251,9 @@ class InsideFace:
         keeper = await self._keeper(call, container)
         path = self._fleet.runtime.log_file(keeper.container.id)
         lines = call.query.tail
-        text = await deferToThread(
-            logs.last_lines, path, 1_000_000_000 if lines is None else lines
-        )
+        text, position = await deferToThread(logs.last_lines, path, lines)
         if call.query.follow or preferred(call.request, (TEXT, SSE)) == SSE:
-            await self._follow(call, keeper, text)
+            await self._follow(call, keeper, text, position)
             return
         call.request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         call.request.setHeader(b"x-content-type-options", b"nosniff")
@@ -261,19 +261,20 @@ class InsideFace:
         call.request.write(text)
         call.request.finish()
 
-    async def _follow(self, call: Call, keeper: Keeper, text: bytes) -> None:
+    async def _follow(self, call: Call, keeper: Keeper, text: bytes, position: int) -> None:
         path = self._fleet.runtime.log_file(keeper.container.id)
-        position = await deferToThread(lambda: path.stat().st_size if path.exists() else 0)
         stream = EventStream.open(call.request)
-        rest = text
+        rest = b""
         while not stream.over and keeper.state != "gone":
-            *whole_lines, rest = rest.split(b"\n")
-            for line in whole_lines:
-                stream.write(sse.encode(None, line.replace(b"\r", b"")))
-            await stream.drained()
+            for begin in range(0, len(text), LINE):
+                whole_lines, found, rest = (rest + text[begin : begin + LINE]).rpartition(b"\n")
+                if not found and len(rest) >= LINE:
+                    whole_lines, found, rest = rest, b"\n", b""
+                if found:
+                    stream.write(sse.encode_lines(whole_lines))
+                await stream.drained()
             await sleep(self._fleet.reactor, FOLLOW_SECONDS)
-            more, position = await deferToThread(logs.read_from, path, position)
-            rest += more
+            text, position = await deferToThread(logs.read_from, path, position)
         stream.close()
 
     # Figures
