@@ -68,7 +68,7 @@ class Execution(ProcessProtocol):
 
     def kill(self) -> None:
         """End it, and not only the runtime that waits for it."""
-        if self.ended.called or self._again is not None:
+        if self.ended.called or self._again is not None or self.transport is None:
             return
         self.resumeProducing()
         self._kill()
