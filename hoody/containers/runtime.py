@@ -236,7 +236,9 @@ class Runtime:
             open_files=min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
         )
         config = json.dumps(specification(container, around))
-        (bundle / "config.json").write_text(config)
+        # Variables are secrets, and who else is on this machine can pass through here.
+        with open(bundle / "config.json", "w", opener=_privately) as file:
+            file.write(config)
 
     async def _create(self, container: Container, bundle: Path, dense: bool) -> None:
         own = self.storage.container_path(container.id)
@@ -394,6 +396,10 @@ class Runtime:
                 if entry.get("level") == "error":
                     return str(entry["msg"])
         return str(error)
+
+
+def _privately(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def started_at(pid: int) -> int:
