@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, DeferredSemaphore, ensureDeferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
@@ -70,6 +71,9 @@ class Fleet:
     ready: bool = field(default=False, init=False)
     keepers: dict[str, Keeper] = field(factory=dict, init=False)
     _labels: dict[str, Keeper] = field(factory=dict, init=False)
+    _launches: DeferredSemaphore = field(
+        factory=lambda: DeferredSemaphore(2 * (os.cpu_count() or 1)), init=False
+    )
     _trims: LoopingCall | None = field(default=None, init=False)
 
     # The server's own life
@@ -270,6 +274,11 @@ class Fleet:
         return moment(self.reactor.seconds())
 
     async def launch(self, container: Container) -> Run:
+        # All at once, as after a reboot, each would take longer than it may.
+        run: Run = await self._launches.run(lambda: ensureDeferred(self._launch(container)))
+        return run
+
+    async def _launch(self, container: Container) -> Run:
         files = {
             "/etc/hostname": f"{container.host_label}\n",
             "/etc/hosts": f"127.0.0.1\tlocalhost {container.host_label}\n",
@@ -295,7 +304,7 @@ class Fleet:
     def _keep(self, container: Container) -> Keeper:
         keeper = Keeper(self, container)
         self.keepers[container.id] = keeper
-        self.relabel(keeper)
+        self._labels |= dict.fromkeys(container.labels, keeper)
         return keeper
 
     def relabel(self, keeper: Keeper) -> None:
