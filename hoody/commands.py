@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import define, field, frozen
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ProcessDone
 from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
@@ -119,7 +119,11 @@ async def run(
     except OSError as error:
         raise CommandFailed(name, str(error.strerror)) from error
     process.late = reactor.callLater(seconds, process.kill)
-    output = await process.ended
+    try:
+        output = await process.ended
+    except CancelledError:
+        process.kill()
+        raise
     if process.too_late:
         raise CommandFailed(name, f"it took more than {seconds:g} s")
     if well and output.status != 0:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.python.failure import Failure
 
 T = TypeVar("T")
@@ -18,6 +18,21 @@ async def sleep(reactor: Any, seconds: float) -> None:
     done: Deferred[None] = Deferred(lambda _: call.cancel())
     call = reactor.callLater(seconds, done.callback, None)
     await done
+
+
+def to_its_end(work: Coroutine[Any, Any, T]) -> Deferred[T]:
+    """
+    Do what must not stop half-way: whoever waits for it may go (Klein cancels what a request
+    waits for when its client leaves), and it goes on.
+    """
+    done: Deferred[T] = Deferred()
+
+    def finish(result: Any) -> None:
+        if not done.called:
+            done.callback(result)  # a Failure goes down the errbacks
+
+    ensureDeferred(work).addBoth(finish)
+    return done
 
 
 def in_thread(reactor: Any, work: Callable[[], T]) -> Deferred[T]:

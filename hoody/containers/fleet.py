@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 from attrs import define, evolve, field
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import Deferred, DeferredSemaphore, ensureDeferred
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
@@ -72,6 +73,9 @@ class Fleet:
     ready: bool = field(default=False, init=False)
     keepers: dict[str, Keeper] = field(factory=dict, init=False)
     _labels: dict[str, Keeper] = field(factory=dict, init=False)
+    _launches: DeferredSemaphore = field(
+        factory=lambda: DeferredSemaphore(2 * (os.cpu_count() or 1)), init=False
+    )
     _trims: LoopingCall | None = field(default=None, init=False)
 
     # The server's own life
@@ -112,7 +116,8 @@ class Fleet:
                 await self._take_up(keeper)
             except Exception:
                 _log.failure("container {name} could not be taken up", name=row.name)
-                keeper.life.adopt_failed()
+                if keeper.state == "unknown":
+                    keeper.life.adopt_failed()
         known = {row.id for row in rows}
         swept = await deferToThread(self.storage.sweep, images, known)
         swept += await self.runtime.sweep(known)
@@ -173,7 +178,9 @@ class Fleet:
         elif row.pending == "restarting":
             life.restart(self._order(keeper))
         elif row.pending is not None:
-            self._write_down(keeper, row.status, row.status_reason)
+            still = life.state()
+            reason = row.status_reason if still == Status.PAUSED else None
+            self._write_down(keeper, Status(still), reason)
         ensureDeferred(self._furnish_again(keeper, run)).addErrback(_report, row.name)
 
     async def _furnish_again(self, keeper: Keeper, run: Run) -> None:
@@ -197,15 +204,15 @@ class Fleet:
             self._write_down(keeper, Status.STOPPED, reason)
 
     def _write_down(self, keeper: Keeper, status: Status, reason: str | None) -> None:
-        ensureDeferred(self._correct(keeper, status, reason)).addErrback(
-            _report, keeper.container.name
-        )
+        writing = self._insist(lambda: self._correct(keeper, status, reason))
+        ensureDeferred(writing).addErrback(_report, keeper.container.name)
 
     async def _correct(self, keeper: Keeper, status: Status, reason: str | None) -> None:
         async with self.store.transaction() as transaction:
             found = await transaction.containers.find(keeper.container.id, for_change=True)
-            if found is None:
-                return
+            was = keeper.container
+            if found is None or (found.status, found.pending) != (was.status, was.pending):
+                return  # more has come of it since
             changed = evolve(found, status=status, status_reason=reason, pending=None)
             await transaction.containers.change(changed)
             if found.status is not status:
@@ -269,6 +276,11 @@ class Fleet:
         return moment(self.reactor.seconds())
 
     async def launch(self, container: Container) -> Run:
+        # All at once, as after a reboot, each would take longer than it may.
+        run: Run = await self._launches.run(lambda: ensureDeferred(self._launch(container)))
+        return run
+
+    async def _launch(self, container: Container) -> Run:
         files = {
             "/etc/hostname": f"{container.host_label}\n",
             "/etc/hosts": f"127.0.0.1\tlocalhost {container.host_label}\n",
@@ -294,7 +306,7 @@ class Fleet:
     def _keep(self, container: Container) -> Keeper:
         keeper = Keeper(self, container)
         self.keepers[container.id] = keeper
-        self.relabel(keeper)
+        self._labels |= dict.fromkeys(container.labels, keeper)
         return keeper
 
     def relabel(self, keeper: Keeper) -> None:

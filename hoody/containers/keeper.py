@@ -9,6 +9,7 @@ undoes it (L{Fleet.start}); a database that is away in between is waited for.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -84,6 +85,7 @@ class Keeper:
     @ivar run: while it runs.
     @ivar visits: requests that it is answering.
     @ivar moved_at: when bytes passed last, by the reactor's clock.
+    @ivar held: whether it is to stay as it is, since it is being copied.
     """
 
     around: Fleet
@@ -91,6 +93,7 @@ class Keeper:
     run: Run | None = field(default=None, init=False)
     visits: int = field(default=0, init=False)
     moved_at: float = field(default=0.0, init=False)
+    held: bool = field(default=False, init=False)
     life: Life = field(init=False)
     _origin: str = field(default="unknown", init=False)
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
@@ -105,7 +108,16 @@ class Keeper:
 
     @property
     def is_settled(self) -> bool:
-        return self.state in SETTLED
+        return self.state in SETTLED and not self.held
+
+    async def hold(self) -> None:
+        """Have nothing done to it from now on until L{release}."""
+        await self.settled()
+        self.held = True
+
+    def release(self) -> None:
+        self.held = False
+        self._settled()
 
     def ask(self, operation: str, order: Order) -> Deferred[None]:
         """
@@ -180,9 +192,14 @@ class Keeper:
         error: HoodyError | None = None
         try:
             outcome: Outcome | None = await tasks[task](order)
-        except _BAD as failed:
+        except Exception as failed:
             reason = str(failed).rstrip(".")
-            if task is Task.PAUSE:
+            if not isinstance(failed, _BAD):
+                reason = "for a reason that is in the server's log"
+                _log.failure("container {name}: {task} broke", name=self.container.name, task=task)
+            if task in (Task.CREATE, Task.COPY):
+                outcome = None
+            elif task is Task.PAUSE:
                 outcome = self._still_runs()
             else:
                 outcome = Outcome(
@@ -221,9 +238,20 @@ class Keeper:
         )
 
     async def _copy(self, order: Order) -> Outcome | None:
-        own, storage = self.container, self.around.storage
         source = self.around.keepers.get(order.source_id or "")
-        assert source is not None
+        if source is not None:
+            await source.hold()
+        try:
+            return await self._copy_of(source, order)
+        finally:
+            if source is not None:
+                source.release()
+
+    async def _copy_of(self, source: Keeper | None, order: Order) -> Outcome | None:
+        own, storage = self.container, self.around.storage
+        if source is None or source.state == "gone":
+            await self._undo(order, Conflict("What was to be copied has been deleted meanwhile."))
+            return None
         frozen = source.run if source.state == "running" else None
         try:
             if frozen is not None:
@@ -233,8 +261,9 @@ class Keeper:
                     storage.copy_container, source.container.id, own.id, own.disk_limit
                 )
             finally:
-                if frozen is not None and source.state != "paused":
-                    frozen.cgroup.thaw()
+                if frozen is not None:
+                    with contextlib.suppress(OSError):  # it may have ended
+                        frozen.cgroup.thaw()
         except (OSError, HoodyError, TimeoutError) as error:
             await self._undo(order, error)
             return None
@@ -266,7 +295,8 @@ class Keeper:
             actor="container", began=self.around.reactor.seconds(), by_hand=False, grace=0
         )
         order.done.addErrback(lambda _: None)
-        self._origin = self.state
+        if self.is_settled:  # else it is that of what is being done
+            self._origin = self.state
         self.life.ended(order)
 
     async def _stop(self, order: Order) -> Outcome:

@@ -22,10 +22,10 @@ _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def first(descriptor: int) -> int:
-    """Where what is kept begins."""
+def first(descriptor: int, position: int = 0) -> int:
+    """Where what is kept begins, from a position on."""
     try:
-        return os.lseek(descriptor, 0, os.SEEK_DATA)
+        return os.lseek(descriptor, position, os.SEEK_DATA)
     except OSError as error:
         if error.errno == errno.ENXIO:  # nothing at all
             return os.fstat(descriptor).st_size
@@ -40,9 +40,18 @@ def trim(path: Path, most: int = MOST) -> bool:
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        size, begin = os.fstat(descriptor).st_size, first(descriptor)
-        if size - begin <= most:
+        status, begin = os.fstat(descriptor), first(descriptor)
+        size = status.st_size
+        # Whoever writes can have room set aside (fallocate(2)), which is no data.
+        too_much = status.st_blocks * 512 > 2 * most
+        if size - begin <= most and not too_much:
             return False
+        if too_much:
+            begin = 0
+            if size <= most:  # it is set aside behind the end, and goes with a new end
+                os.ftruncate(descriptor, size + 1)
+                os.ftruncate(descriptor, size)
+                return True
         end = (size - most // 2) // BLOCK * BLOCK
         result = _libc.fallocate(
             descriptor,
@@ -62,30 +71,46 @@ def trim_all(paths: list[Path]) -> None:
     """Those of them that take too much room on the disk."""
     for path in paths:
         with contextlib.suppress(OSError):
-            if path.stat().st_size > MOST:
+            status = path.stat()
+            if max(status.st_size, status.st_blocks * 512) > MOST:
                 trim(path)
 
 
 def tail(path: Path, most: int) -> bytes:
     """The last lines of it that are no more than so many bytes together."""
+    return tail_and_end(path, most)[0]
+
+
+def tail_and_end(path: Path, most: int) -> tuple[bytes, int]:
+    """As L{tail}, and the position behind it."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return b""
+        return b"", 0
     try:
         size, begin = os.fstat(descriptor).st_size, first(descriptor)
         start = max(begin, size - most)
         data = os.pread(descriptor, most, start)
     finally:
         os.close(descriptor)
+    end = start + len(data)
     data = data.lstrip(b"\x00")
-    return data.partition(b"\n")[2] if start > begin and b"\n" in data else data
+    if start > begin and b"\n" in data:
+        data = data.partition(b"\n")[2]
+    return data, end
 
 
-def last_lines(path: Path, lines: int, most: int = MOST) -> bytes:
-    """Some lines."""
-    data = tail(path, most)
-    return b"".join(data.splitlines(keepends=True)[-lines:]) if lines else b""
+def last_lines(path: Path, lines: int | None, most: int = MOST) -> tuple[bytes, int]:
+    """Some lines, C{None} for all that are kept; and the position behind them."""
+    data, end = tail_and_end(path, most)
+    if lines is None:
+        return data, end
+    begin = len(data) - data.endswith(b"\n")
+    for _ in range(lines):
+        begin = data.rfind(b"\n", 0, begin)
+        if begin < 0:
+            return data, end
+    return (data[begin + 1 :] if lines else b""), end
 
 
 def read_from(path: Path, position: int, most: int = 1 << 18) -> tuple[bytes, int]:
@@ -95,7 +120,9 @@ def read_from(path: Path, position: int, most: int = 1 << 18) -> tuple[bytes, in
     except FileNotFoundError:
         return b"", position
     try:
-        position = max(position, first(descriptor))
+        if position > os.fstat(descriptor).st_size:  # who writes has cut it
+            position = 0
+        position = first(descriptor, position)
         data = os.pread(descriptor, most, position)
         return data, position + len(data)
     finally:

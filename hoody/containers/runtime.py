@@ -206,11 +206,12 @@ class Runtime:
             await self._call("start", container.id)
             run.watch(self._reactor)
             run.began = self._reactor.seconds()
-        except (CommandFailed, OSError, NotAContainer, HoodyError, RuntimeFailed) as error:
+        except Exception as error:
             if run is not None:
                 run.close()
+            reason = self._reason(error, container.id)
             await self.clear(container.id)
-            raise RuntimeFailed(self._reason(error)) from error
+            raise RuntimeFailed(reason) from error
         return run
 
     def _write_bundle(
@@ -255,7 +256,7 @@ class Runtime:
             "dense": dense,
             "log": str(self.log_file(container.id)),
             "command": [
-                *self._words("create"),
+                *self._words("create", container.id),
                 *("--bundle", str(bundle), "--pid-file", str(bundle / "pid"), container.id),
             ],
         }
@@ -324,7 +325,7 @@ class Runtime:
         if (self._root / container_id).exists():
             with contextlib.suppress(OSError):
                 cgroup.thaw()  # a frozen one is not deleted
-            await self._call("delete", "--force", container_id)
+            await self._call("delete", container_id, "--force")
         for pid in cgroup.pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -334,14 +335,20 @@ class Runtime:
         bundle = self._bundle(container_id)
         if bundle.exists():
             shutil.rmtree(bundle)
+        self._log_file(container_id).unlink(missing_ok=True)
 
     async def sweep(self, known: set[str]) -> list[str]:
         """Clear what is of no container that we know. @return: which that was."""
         found = {path.name for folder in (self._root, self._bundles) for path in folder.iterdir()}
-        left_over = sorted(found - known)
-        for container_id in left_over:
-            await self.clear(container_id)
-        return left_over
+        swept = []
+        for container_id in sorted(found - known):
+            try:
+                await self.clear(container_id)
+            except (RuntimeFailed, OSError) as error:
+                _log.error("cannot clear {name}: {error}", name=container_id, error=error)
+            else:
+                swept.append(container_id)
+        return swept
 
     def exec_file(self, container_id: str, name: str) -> Path:
         """Where the pid of a command that is run in it is written."""
@@ -361,28 +368,35 @@ class Runtime:
         pid_file: Path,
     ) -> list[str]:
         """How to run something in one that runs."""
-        words = [*self._words("exec"), "--pid-file", str(pid_file)]
+        words = [*self._words("exec", None), "--pid-file", str(pid_file)]
         if user is not None:
             words += ["--user", user]
         for name, value in environment.items():
             words += ["--env", f"{name}={value}"]
         return [*words, container_id, *command]
 
-    def _words(self, call: str) -> list[str]:
-        log = ["--log", str(self.state / "runtime.log"), "--log-format", "json"]
+    def _log_file(self, container_id: str) -> Path:
+        """What the runtime says of one container, and of no other."""
+        return self.state / f"{container_id}.log"
+
+    def _words(self, call: str, container_id: str | None) -> list[str]:
+        """@param container_id: C{None} where its words on stderr will do."""
+        file = os.devnull if container_id is None else str(self._log_file(container_id))
+        log = ["--log", file, "--log-format", "json"]
         return [self.program, "--root", str(self._root), *log, call]
 
-    async def _call(self, call: str, *words: str) -> None:
+    async def _call(self, call: str, container_id: str, *words: str) -> None:
+        command = [*self._words(call, container_id), *words, container_id]
         try:
-            await commands.run(self._reactor, [*self._words(call), *words], seconds=CALL_SECONDS)
+            await commands.run(self._reactor, command, seconds=CALL_SECONDS)
         except CommandFailed as error:
-            raise RuntimeFailed(self._reason(error)) from error
+            raise RuntimeFailed(self._reason(error, container_id)) from error
 
-    def _reason(self, error: BaseException) -> str:
+    def _reason(self, error: BaseException, container_id: str) -> str:
         """What the runtime itself says of it, if it does."""
         if isinstance(error, HoodyError):
             return error.sentence
-        log = self.state / "runtime.log"
+        log = self._log_file(container_id)
         try:
             lines = log.read_text("utf-8", "replace").splitlines()
             log.unlink()

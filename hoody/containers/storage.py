@@ -12,10 +12,11 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from attrs import define, field
+from twisted.logger import Logger
 
 from hoody.containers import btrfs
 from hoody.errors import Unavailable
@@ -26,6 +27,8 @@ LEAST = 256 * 1024 * 1024
 PART = 2
 """Of what is free, an image file of no given size takes at most one part in so many."""
 
+
+_log = Logger(namespace="hoody.containers")
 
 DEEP = 256
 """Folders within each other that are looked into when files are counted."""
@@ -92,6 +95,11 @@ class Storage:
             raise NoStorage(
                 f"{Path(error.cmd[0]).name} failed: {said or error.returncode}."
             ) from error
+        except subprocess.TimeoutExpired as error:
+            raise NoStorage(
+                f"{Path(error.cmd[0]).name} took more than {error.timeout:g} s; start the server"
+                " again when the disk is less busy."
+            ) from error
         except OSError as error:
             raise NoStorage(f"{error.filename or self.root}: {error.strerror}.") from error
 
@@ -135,21 +143,24 @@ class Storage:
             left_over.unlink()
 
     def _count(self) -> None:
-        """Count what each takes: on a file system of our own always, on one given if it does."""
+        """
+        Count what each takes: on a file system of our own always, on another, be it given or
+        that of the data directory, if it does: it would no longer mount on older kernels.
+        """
         probe = self.containers / ".probe"
-        if self.given is None:
+        if self.given is None and os.path.ismount(self.mount):
             with contextlib.suppress(OSError):
                 btrfs.count_simply(self.root)
-        if btrfs.is_subvolume(probe):
-            btrfs.delete(probe)
-        btrfs.create(probe)
-        try:
-            btrfs.limit(probe, LEAST)
-            self.limits = True
-        except OSError:
-            self.limits = False
-        finally:
-            btrfs.delete(probe)
+        self.limits = False
+        # A file system that is full is one to be tidied up, not one to do without.
+        with contextlib.suppress(OSError):
+            if not btrfs.is_subvolume(probe):
+                btrfs.create(probe)
+            try:
+                btrfs.limit(probe, LEAST)
+                self.limits = True
+            finally:
+                btrfs.delete(probe)
 
     def unmount(self) -> None:
         """Undo L{prepare}, where nothing is in it: for tests, and for who goes for good."""
@@ -255,12 +266,10 @@ class Storage:
         """Remove what nobody knows of. @return: what that was."""
         gone = []
         for path in self.containers.iterdir():
-            if path.name not in containers:
-                self.remove_container(path.name)
+            if path.name not in containers and _removed(self.remove_container, path):
                 gone.append(f"containers/{path.name}")
         for path in self.images.iterdir():
-            if path.name not in images:
-                self.remove_image(path.name)
+            if path.name not in images and _removed(self.remove_image, path):
                 gone.append(f"images/{path.name}")
         return gone
 
@@ -273,6 +282,16 @@ def _remove_subvolume(path: Path) -> None:
         if error.errno != errno.ENOTEMPTY:
             raise
         shutil.rmtree(path)
+
+
+def _removed(remove: Callable[[str], None], path: Path) -> bool:
+    """One that cannot be removed is left for the next start: it is in nobody's way."""
+    try:
+        remove(path.name)
+    except OSError as error:
+        _log.error("cannot remove {path}: {reason}", path=str(path), reason=error.strerror)
+        return False
+    return True
 
 
 def taken(path: Path) -> int:

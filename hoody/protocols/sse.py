@@ -26,6 +26,11 @@ def heartbeat(stream_timeout: float) -> float:
     return min(HEARTBEAT, stream_timeout / 4)
 
 
+def encode_lines(data: bytes) -> bytes:
+    """One event for each line, as L{encode} makes them; quickly, however many there are."""
+    return b"data: " + data.replace(b"\r", b"").replace(b"\n", b"\n\ndata: ") + b"\n\n"
+
+
 def encode(event_id: str | None, data: bytes, name: str | None = None) -> bytes:
     """One event; C{data} may have lines."""
     lines = []
@@ -43,6 +48,7 @@ class EventStream:
     """
     The answer to C{request}, from L{open} on.
 
+    @ivar source: what makes the events, if it is to keep the reader's pace.
     @ivar ended: fires when nobody reads any more.
     """
 
@@ -55,6 +61,7 @@ class EventStream:
     _over: bool = field(default=False, init=False)
     _drained: Deferred[None] | None = field(default=None, init=False)
     _heartbeat: IDelayedCall | None = field(default=None, init=False)
+    source: IPushProducer | None = field(default=None, init=False)
     ended: Deferred[None] = field(factory=Deferred, init=False)
 
     @classmethod
@@ -157,9 +164,13 @@ class EventStream:
 
     def pauseProducing(self) -> None:
         self._paused = True
+        if self.source is not None:
+            self.source.pauseProducing()
 
     def resumeProducing(self) -> None:
         self._paused = False
+        if self.source is not None and not self._over:
+            self.source.resumeProducing()
         self._wake()
 
     def stopProducing(self) -> None:

@@ -26,7 +26,9 @@ Alias = Annotated[
         description="1 to 63 letters, digits, - and _, a letter or digit first and last",
     ),
 ]
-ImageName = Annotated[str, Meta(min_length=1, max_length=63)]
+ImageName = Annotated[
+    str, Meta(min_length=1, max_length=63, pattern=whole(r"[^\x00]*"), description="an image")
+]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Ports = Annotated[list[Port], Meta(max_length=64)]
 Word = Annotated[
@@ -47,8 +49,9 @@ Script = Annotated[
         description="a command for /bin/sh -c, or a list of words",
     ),
 ]
-Text = Annotated[str, Meta(max_length=500)]
-Key = Annotated[str, Meta(max_length=65536)]
+_NO_NUL = whole(r"[^\x00]*")
+Text = Annotated[str, Meta(max_length=500, pattern=_NO_NUL, description="a text without NUL")]
+Key = Annotated[str, Meta(max_length=65536, pattern=_NO_NUL, description="a text without NUL")]
 Memory = Annotated[int, Meta(ge=8 << 20, le=1 << 50, description="bytes, at least 8 MiB")]
 Disk = Annotated[int, Meta(ge=16 << 20, le=1 << 60, description="bytes, at least 16 MiB")]
 Cores = Annotated[float, Meta(ge=0.01, le=4096, description="cores")]
@@ -141,7 +144,7 @@ class ContainerChange(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Copy(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    target_project_id: str | None = None
+    target_project_id: Text | None = None
     name: Name | None = None
     source_snapshot: str | None = None
 

@@ -18,6 +18,7 @@ from hoody.containers.image import Image, ImageStatus
 from hoody.containers.keeper import Keeper, Order
 from hoody.errors import CallerError, Conflict, Misdirected, NoSuchThing, Taken
 from hoody.interfaces import IStore, ITransaction
+from hoody.later import to_its_end
 from hoody.projects import Project
 from hoody.resources.api.container_forms import (
     ContainerChange,
@@ -267,6 +268,9 @@ class ContainersFace:
     # Making
 
     async def create_container(self, call: Call, project: str) -> ContainerRow:
+        return await to_its_end(self._create(call, project))
+
+    async def _create(self, call: Call, project: str) -> ContainerRow:
         body: NewContainer = call.body
         self._fleet.check()
         _check(body)
@@ -322,6 +326,9 @@ class ContainersFace:
         await order.done
 
     async def copy_container(self, call: Call, container: str) -> ContainerRow:
+        return await to_its_end(self._copy(call, container))
+
+    async def _copy(self, call: Call, container: str) -> ContainerRow:
         body: Copy = call.body
         self._fleet.check()
         if body.source_snapshot is not None:
@@ -383,6 +390,9 @@ class ContainersFace:
     # Changing
 
     async def change_container(self, call: Call, container: str) -> ContainerRow:
+        return await to_its_end(self._change(call, container))
+
+    async def _change(self, call: Call, container: str) -> ContainerRow:
         changes = given(call.body)
         _check(call.body)
         if isinstance(changes.get("command"), (str, list)):

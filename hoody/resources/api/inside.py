@@ -44,6 +44,8 @@ USER_SECONDS = 5.0
 USER_WORDS = 1000
 """How long, and how many characters of, an answer is that says who somebody is in a container."""
 _IDS = re.compile(r"([0-9]{1,5})\n([0-9]{1,5})\n")
+LINE = 1 << 16
+"""Bytes of a log that are told at once; a longer line is told in parts."""
 
 
 class Exec(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -258,11 +260,9 @@ class InsideFace:
         keeper = await self._keeper(call, container)
         path = self._fleet.runtime.log_file(keeper.container.id)
         lines = call.query.tail
-        text = await deferToThread(
-            logs.last_lines, path, 1_000_000_000 if lines is None else lines
-        )
+        text, position = await deferToThread(logs.last_lines, path, lines)
         if call.query.follow or preferred(call.request, (TEXT, SSE)) == SSE:
-            await self._follow(call, keeper, text)
+            await self._follow(call, keeper, text, position)
             return
         call.request.setHeader(b"content-type", b"text/plain; charset=utf-8")
         call.request.setHeader(b"x-content-type-options", b"nosniff")
@@ -270,19 +270,20 @@ class InsideFace:
         call.request.write(text)
         call.request.finish()
 
-    async def _follow(self, call: Call, keeper: Keeper, text: bytes) -> None:
+    async def _follow(self, call: Call, keeper: Keeper, text: bytes, position: int) -> None:
         path = self._fleet.runtime.log_file(keeper.container.id)
-        position = await deferToThread(lambda: path.stat().st_size if path.exists() else 0)
         stream = EventStream.open(call.request)
-        rest = text
+        rest = b""
         while not stream.over and keeper.state != "gone":
-            *whole_lines, rest = rest.split(b"\n")
-            for line in whole_lines:
-                stream.write(sse.encode(None, line.replace(b"\r", b"")))
-            await stream.drained()
+            for begin in range(0, len(text), LINE):
+                whole_lines, found, rest = (rest + text[begin : begin + LINE]).rpartition(b"\n")
+                if not found and len(rest) >= LINE:
+                    whole_lines, found, rest = rest, b"\n", b""
+                if found:
+                    stream.write(sse.encode_lines(whole_lines))
+                await stream.drained()
             await sleep(self._fleet.reactor, FOLLOW_SECONDS)
-            more, position = await deferToThread(logs.read_from, path, position)
-            rest += more
+            text, position = await deferToThread(logs.read_from, path, position)
         stream.close()
 
     # Figures
@@ -366,7 +367,9 @@ class Output:
     def of(self, execution: Execution) -> None:
         """Its listener's pace is the command's; with the listener it ends."""
         request: Any = self._request
-        if self._stream is None:
+        if self._stream is not None:
+            self._stream.source = execution
+        else:
             request.registerProducer(execution, True)
             request.send_head()
         request.notifyFinish().addErrback(lambda _: execution.kill())
