@@ -211,7 +211,7 @@ class Runtime:
             if run is not None:
                 # Nobody watches it; it is ours to be heard of, or stays a zombie.
                 with contextlib.suppress(ChildProcessError):
-                    os.waitpid(run.incarnation.pid, os.WNOHANG)
+                    os.waitpid(run.incarnation.pid, os.WNOHANG)  # noqa: ASYNC222  # it does not wait
             raise RuntimeFailed(reason) from error
         return run
 
