@@ -233,9 +233,10 @@ class Fleet:
         """Let all go on without us."""
         if self._trims is not None and self._trims.running:
             self._trims.stop()
+        late = self.reactor.seconds() + 5.0  # for all of them together
         for keeper in tuple(self.keepers.values()):
             with contextlib.suppress(Exception):
-                await self._settled_within(keeper, 5.0)
+                await self._settled_within(keeper, max(0.0, late - self.reactor.seconds()))
         for keeper in self.keepers.values():
             if keeper.run is not None:
                 keeper.run.ended = None
@@ -414,8 +415,12 @@ class Fleet:
 
     async def _try(self, keeper: Keeper, operation: str) -> None:
         order = self.order("request", by_hand=False)
-        with contextlib.suppress(HoodyError):
+        try:
             await keeper.ask(operation, order)
+        except DatabaseAway:
+            raise
+        except HoodyError:
+            pass  # its state says more
 
     def memory_limit(self, container: Container) -> int:
         """Bytes of memory that it may have."""

@@ -27,7 +27,7 @@ _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_IDMAP = 0x1, 0x100000
 _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
-_PR_SET_MEMORY_MERGE = 67
+_PR_SET_PDEATHSIG, _PR_SET_MEMORY_MERGE = 1, 67
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -57,6 +57,7 @@ def user_namespace(base: int, size: int) -> int:
     pid = os.fork()
     if pid == 0:
         try:
+            _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
             _checked(_libc.unshare(CLONE_NEWUSER), "unshare")
             os.write(entered, b"y")
             signal.pause()

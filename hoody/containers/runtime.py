@@ -211,6 +211,10 @@ class Runtime:
                 run.close()
             reason = self._reason(error, container.id)
             await self.clear(container.id)
+            if run is not None:
+                # Nobody watches it; it is ours to be heard of, or stays a zombie.
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(run.incarnation.pid, os.WNOHANG)  # noqa: ASYNC222  # it does not wait
             raise RuntimeFailed(reason) from error
         return run
 

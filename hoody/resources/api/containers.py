@@ -423,7 +423,9 @@ class ContainersFace:
         storage = self._fleet.storage
         for volume in after.volumes:
             await deferToThread(storage.make_volume, after.id, volume.name)
-        if before.disk_limit != after.disk_limit:
+        if before.disk_limit != after.disk_limit or (
+            after.disk_limit is not None and before.volumes != after.volumes
+        ):
             await deferToThread(storage.limit_container, after.id, after.disk_limit)
 
     async def delete_container(self, call: Call, container: str) -> ContainerRow:
