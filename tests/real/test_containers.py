@@ -20,6 +20,7 @@ import pytest
 
 from tests.support.api import Answer, issue
 from tests.support.containers import House
+from tests.support.postgres import Postgres
 
 HTTPD = ["httpd", "-f", "-p", "8080", "-h", "/var/www"]
 TICKS = "while :; do cut -d' ' -f1 /proc/uptime; sleep 0.1; done"
@@ -27,8 +28,10 @@ TICKS = "while :; do cut -d' ' -f1 /proc/uptime; sleep 0.1; done"
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory, pool: Path) -> Iterator[House]:
-    house = House(tmp_path_factory.mktemp("house") / "data", pool)
+def house(
+    tmp_path_factory: pytest.TempPathFactory, pool: Path, cluster: Postgres
+) -> Iterator[House]:
+    house = House(tmp_path_factory.mktemp("house") / "data", pool, cluster)
     try:
         yield house
     finally:
@@ -608,11 +611,10 @@ def test_after_a_reboot_those_come_back_that_are_to(house: House, name: str) -> 
 
 def _other_boot(house: House) -> None:
     """As if the rows had been written before the machine was started again."""
-    dsn = os.environ["HOODY_DATABASE"]
     subprocess.run(
         [
             "psql",
-            dsn,
+            house.dsn,
             "-qc",
             "UPDATE hoody.containers SET incarnation ="
             " jsonb_set(incarnation, '{boot}', '\"an earlier one\"') WHERE incarnation IS NOT NULL"

@@ -100,9 +100,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def house(
     tmp_path_factory: pytest.TempPathFactory, pool: Path, cluster: Postgres
 ) -> Iterator[House]:
-    cluster.run("createdb", "isolation")
-    database = f"--database={cluster.dsn('isolation')}"
-    house = House(tmp_path_factory.mktemp("house") / "data", pool, database)
+    house = House(tmp_path_factory.mktemp("house") / "data", pool, cluster)
     try:
         yield house
     finally:

@@ -42,8 +42,8 @@ def test_every_block_to_paste_is_run_here() -> None:
     assert README.count("```sh") == len(BLOCKS)
 
 
-def test_a_container(tmp_path: Path, pool: Path) -> None:
-    house = House(tmp_path / "data", pool)
+def test_a_container(tmp_path: Path, pool: Path, cluster: Postgres) -> None:
+    house = House(tmp_path / "data", pool, cluster)
     try:
         lines = BLOCKS["container"].replace("localhost:8080", f"localhost:{house.server.port}")
         lines = lines.replace("/var/lib/hoody", str(house.data_dir))

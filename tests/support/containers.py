@@ -17,7 +17,8 @@ import pytest
 
 from hoody.containers import machine
 from hoody.containers.cgroups import Hierarchies
-from tests.support.api import Answer, Api, api
+from tests.support.api import Answer, Api, api, database_option
+from tests.support.postgres import Postgres
 from tests.support.server import Server
 
 
@@ -54,16 +55,19 @@ class House:
     """
     A server that has containers, and may be killed and started again.
 
-    @ivar server_id: which it is, once it has started.
+    @ivar dsn: of its database.
     """
 
-    def __init__(self, folder: Path, pool: Path, *options: str) -> None:
+    def __init__(self, folder: Path, pool: Path, cluster: Postgres, *options: str) -> None:
         self.data_dir = folder
+        database = database_option(cluster)
+        self.dsn = database.partition("=")[2]
         self._options = (
             f"--storage={pool}",
             "--containers=auto",
             "--stop-grace=1s",
             BLOCK,
+            database,
             *options,
         )
         self.pool = pool
@@ -71,10 +75,14 @@ class House:
 
     def start(self, *options: str) -> Server:
         self.server = Server(self.data_dir, *self._options, *options)
-        late = time.monotonic() + 20
-        while self.part["status"] == "starting" or not self._has_busybox:
-            assert time.monotonic() < late, self.part
-            time.sleep(0.05)
+        late = time.monotonic() + 30
+        try:
+            while self.part["status"] == "starting" or not self._has_busybox:
+                assert time.monotonic() < late, self.part
+                time.sleep(0.05)
+        except BaseException:
+            self.server.stop()
+            raise
         return self.server
 
     @property

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import pytest
 
 from hoody.containers.images.gate import Gate
 from hoody.errors import CallerError
+
+T = TypeVar("T")
+
+
+def finished(work: Coroutine[Any, Any, T]) -> T:
+    """In a thread: browsers' tests leave a loop of their own in this one."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
 
 
 async def _far(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -40,7 +51,7 @@ def gate(**known: tuple[str, int]) -> Gate:
 )  # fmt: skip
 def test_it_leads_to_no_address_of_this_network(place: str) -> None:
     one = gate()
-    answer = asyncio.run(_ask(one, f"CONNECT {place} HTTP/1.1".encode()))
+    answer = finished(_ask(one, f"CONNECT {place} HTTP/1.1".encode()))
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert "not an address of the Internet" in one.refused[0]
 
@@ -48,7 +59,7 @@ def test_it_leads_to_no_address_of_this_network(place: str) -> None:
 @pytest.mark.parametrize("place", ["8.8.8.8:80", "8.8.8.8:22", "8.8.8.8:5432"])
 def test_it_leads_to_no_other_port(place: str) -> None:
     one = gate()
-    assert b" 403 " in asyncio.run(_ask(one, f"CONNECT {place} HTTP/1.1".encode()))
+    assert b" 403 " in finished(_ask(one, f"CONNECT {place} HTTP/1.1".encode()))
     assert "another port" in one.refused[0]
 
 
@@ -57,7 +68,7 @@ def test_it_leads_to_no_other_port(place: str) -> None:
 )
 def test_it_is_for_tls_only(head: bytes) -> None:
     one = gate()
-    assert b" 403 " in asyncio.run(_ask(one, head))
+    assert b" 403 " in finished(_ask(one, head))
     assert one.refused == ["it does not speak TLS"]
 
 
@@ -67,7 +78,7 @@ def test_it_passes_on_what_is_said_and_counts_it() -> None:
             one = gate(far=("127.0.0.1", far.sockets[0].getsockname()[1]))
             return await _ask(one, b"CONNECT far:443 HTTP/1.1", more), one
 
-    answer, one = asyncio.run(run(b"hello"))
+    answer, one = finished(run(b"hello"))
     assert answer == b"HTTP/1.1 200 OK\r\n\r\nhellohello"
     assert (one.count, one.refused) == (15, [])
 
@@ -84,10 +95,10 @@ def test_it_ends_what_is_too_much() -> None:
             assert len(answer) < 1100
             return one
 
-    assert "larger" in asyncio.run(run()).refused[0]
+    assert "larger" in finished(run()).refused[0]
 
 
 def test_a_name_is_looked_at_before() -> None:
     with pytest.raises(CallerError, match="localhost leads to"):
-        asyncio.run(gate().check("localhost", 443))
-    asyncio.run(gate(localhost=("127.0.0.1", 1)).check("localhost", 443))
+        finished(gate().check("localhost", 443))
+    finished(gate(localhost=("127.0.0.1", 1)).check("localhost", 443))
