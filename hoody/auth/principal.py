@@ -36,6 +36,12 @@ class Principal:
                 f" {', '.join(self.token.scopes) or 'none'}; this needs {scope}{why}."
             )
 
+    def may(self, scope: Scope) -> bool:
+        """Whether the right is theirs."""
+        if self.only is not None and self.only is not scope:
+            return False
+        return self.token.may(scope)
+
     def require_all_containers(self) -> None:
         """@raise Forbidden: if they are tied to some."""
         if self.token.containers is not None:

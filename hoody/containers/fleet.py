@@ -100,15 +100,17 @@ class Fleet:
         if self.lacks is not None:
             _log.warn("no containers here: {lacks}", lacks=self.lacks)
             return
+        await self._insist(self.workshop.tidy)
+        rows, images = await self._insist(self._known)
+        database = await self._insist(self._database)
         try:
-            await deferToThread(self.storage.prepare)
+            is_new = not (rows or images)
+            await deferToThread(lambda: self.storage.prepare(database, is_new=is_new))
             await deferToThread(self.runtime.prepare)
         except (NoStorage, OSError) as error:
             self.lacks = getattr(error, "sentence", str(error))
             _log.warn("no containers here: {lacks}", lacks=self.lacks)
             return
-        await self._insist(self.workshop.tidy)
-        rows, images = await self._insist(self._known)
         await self.network.take_up(rows)
         for row in rows:
             keeper = self._keep(row)
@@ -139,6 +141,11 @@ class Fleet:
                 return await work()
             except DatabaseAway:
                 await sleep(self.reactor, DATABASE_PAUSE)
+
+    async def _database(self) -> str:
+        """Which database this is."""
+        async with self.store.transaction() as transaction:
+            return (await transaction.secret("database", os.urandom(16))).hex()
 
     async def _known(self) -> tuple[list[Container], set[str]]:
         async with self.store.transaction() as transaction:

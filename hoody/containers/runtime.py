@@ -315,6 +315,7 @@ class Runtime:
             with contextlib.suppress(OSError):
                 run.cgroup.thaw()
             if not await run.until_over(self._reactor, KILL_SECONDS):
+                run.close()
                 raise RuntimeFailed(f"its processes did not end in {KILL_SECONDS:g} s")
         run.close()
         await self.clear(container_id)

@@ -72,18 +72,24 @@ class Storage:
     def uploads(self) -> Path:
         return self.root / "uploads"
 
-    def prepare(self) -> None:
+    def prepare(self, database: str, *, is_new: bool) -> None:
         """
         Have it mounted, with its folders. It may have been so for long.
 
+        @param database: the identity of the one that knows what is in it: to another, all of
+            it would be what nobody knows of.
+        @param is_new: whether that knows of nothing in it.
         @raise NoStorage: with what is missing, and how to get it.
         """
         try:
             if self.given is None:
+                if not is_new:
+                    self._expect_image()
                 self._mount()
             elif not self.given.is_dir() or not btrfs.is_btrfs(self.given):
                 raise NoStorage(f"--storage={self.given} is no btrfs; give the path of one.")
             self.root.mkdir(mode=0o700, exist_ok=True)
+            self._recognise(database, is_new)
             self._make_folders()
             self._count()
         except FileNotFoundError as error:
@@ -102,6 +108,35 @@ class Storage:
             ) from error
         except OSError as error:
             raise NoStorage(f"{error.filename or self.root}: {error.strerror}.") from error
+
+    def _expect_image(self) -> None:
+        if not os.path.ismount(self.mount) and not (self.image.exists() or self._mark.exists()):
+            raise NoStorage(
+                f"{self.image} is missing, in which the containers are that the database knows"
+                " of; put it back, and start the server again."
+            )
+
+    @property
+    def _mark(self) -> Path:
+        return self.root / "database"
+
+    def _recognise(self, database: str, is_new: bool) -> None:
+        """@raise NoStorage: if this is not the one that the database knows."""
+        try:
+            found = self._mark.read_text().strip()
+        except FileNotFoundError:
+            if not is_new:
+                raise NoStorage(
+                    f"{self.root} is not where the containers are that the database knows of;"
+                    " mount what was there before, and start the server again."
+                ) from None
+            self._mark.write_text(f"{database}\n")
+            return
+        if found != database:
+            raise NoStorage(
+                f"{self.root} belongs to another database than this; start the server with that"
+                f" one, or, to have its containers deleted by this, remove {self._mark}."
+            )
 
     def _mount(self) -> None:
         self.mount.mkdir(mode=0o700, exist_ok=True)

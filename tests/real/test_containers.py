@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 
-from tests.support.api import Answer, issue
+from tests.support.api import Answer, database_option, issue
 from tests.support.containers import House
 from tests.support.postgres import Postgres
+from tests.support.server import Server
 
 HTTPD = ["httpd", "-f", "-p", "8080", "-h", "/var/www"]
 TICKS = "while :; do cut -d' ' -f1 /proc/uptime; sleep 0.1; done"
@@ -645,6 +646,37 @@ def test_left_overs_are_swept(house: House) -> None:
     house.start()
     assert not stray.exists()
     assert not (base / "images/x").exists()
+
+
+def test_another_database_deletes_nothing(house: House, name: str, cluster: Postgres) -> None:
+    """To it, all that is there would be what nobody knows of."""
+    row = house.create(name, egress="none", command=TICKS)
+    house.server.stop()
+    with Server(house.data_dir, *house.options, database_option(cluster)) as stranger:
+        house.server = stranger
+        _until(lambda: house.part["status"] != "starting")
+        assert "another database" in house.part["problem"]
+    assert house.pids(row["id"])
+    house.start()
+    assert house.row(name)["status"] == "running"
+    assert house.run(name, "true")[0] == 0
+
+
+def test_where_the_files_are_gone_nothing_new_is_begun(house: House, name: str) -> None:
+    house.create(name, egress="none")
+    house.operate(name, "stop")
+    house.server.stop()
+    base = house.pool / f"hoody-{house.server_id}"
+    base.rename(house.pool / "away")
+    with Server(house.data_dir, *house.options) as server:
+        house.server = server
+        _until(lambda: house.part["status"] != "starting")
+        assert "not where the containers are" in house.part["problem"]
+        assert house.operate(name, "start").status == 503
+    base.rmdir()
+    (house.pool / "away").rename(base)
+    house.start()
+    assert house.operate(name, "start").status == 200
 
 
 def _exec(house: House, name: str, command: str) -> subprocess.Popen[bytes]:

@@ -62,7 +62,7 @@ class House:
         self.data_dir = folder
         database = database_option(cluster)
         self.dsn = database.partition("=")[2]
-        self._options = (
+        self.options = (
             f"--storage={pool}",
             "--containers=auto",
             "--stop-grace=1s",
@@ -74,7 +74,7 @@ class House:
         self.server = self.start()
 
     def start(self, *options: str) -> Server:
-        self.server = Server(self.data_dir, *self._options, *options)
+        self.server = Server(self.data_dir, *self.options, *options)
         late = time.monotonic() + 30
         try:
             while self.part["status"] == "starting" or not self._has_busybox:

@@ -220,7 +220,7 @@ class ContainersFace:
 
     def row_of(self, call: Call, container: Container, project: Project | None) -> ContainerRow:
         host = f"{container.host_label}.containers.{self.domain}"
-        masked = not call.principal.token.may(Scope.WRITE)
+        masked = not call.principal.may(Scope.WRITE)
         return ContainerRow(
             id=container.id,
             project_id=container.project_id,

@@ -310,7 +310,7 @@ class InsideFace:
     async def get_env(self, call: Call, container: str) -> dict[str, str]:
         async with self._store.transaction() as transaction:
             found = await find_container(transaction, call.principal, container)
-        if not call.principal.token.may(Scope.WRITE):
+        if not call.principal.may(Scope.WRITE):
             return dict.fromkeys(found.environment_vars, MASK)
         return found.environment_vars
 
