@@ -76,6 +76,7 @@ class Fleet:
     _launches: DeferredSemaphore = field(
         factory=lambda: DeferredSemaphore(2 * (os.cpu_count() or 1)), init=False
     )
+    _absent: set[str] = field(factory=set, init=False)
     _trims: LoopingCall | None = field(default=None, init=False)
 
     # The server's own life
@@ -109,6 +110,7 @@ class Fleet:
             await deferToThread(self.runtime.prepare)
         except (NoStorage, OSError) as error:
             self.lacks = getattr(error, "sentence", str(error))
+            self._absent = {name for row in rows for name in row.labels}
             _log.warn("no containers here: {lacks}", lacks=self.lacks)
             return
         await self.network.take_up(rows)
@@ -433,6 +435,10 @@ class Fleet:
         """Bytes of memory that it may have."""
         return container.memory_limit or MEMORY
 
+    def is_absent(self, name: str) -> bool:
+        """Whether there is a container of this label, whose files are not there."""
+        return name in self._absent
+
     def destination(self, name: str) -> Keeper | None:
         """Who answers to a label."""
         return self._labels.get(name)
@@ -448,6 +454,8 @@ class Destinations:
     async def find(self, label: str) -> IDestination | None:
         if not self._fleet.ready and self._fleet.lacks is None:
             raise Unavailable("The containers are still being looked after; try again soon.")
+        if self._fleet.is_absent(label):
+            raise Unavailable("The containers of this server are not there just now.")
         keeper = self._fleet.destination(label)
         return None if keeper is None else Destination(self._fleet, keeper)
 

@@ -673,6 +673,8 @@ def test_where_the_files_are_gone_nothing_new_is_begun(house: House, name: str) 
         _until(lambda: house.part["status"] != "starting")
         assert "not where the containers are" in house.part["problem"]
         assert house.operate(name, "start").status == 503
+        assert house.get(name)[0] == 503
+        assert house.get("nobody")[0] == 404
     base.rmdir()
     (house.pool / "away").rename(base)
     house.start()
