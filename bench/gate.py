@@ -52,6 +52,9 @@ class _Container:
     access: str = "public"
     ports: frozenset[int] = frozenset()
 
+    def here(self, label: str) -> IDestination | None:
+        return self
+
     async def find(self, label: str) -> IDestination | None:
         return self
 
@@ -72,15 +75,23 @@ def main() -> None:
     nothing: Any = None
     pages: Any = _NoPages()
     globalLogBeginner.beginLoggingTo([logs.observer("text")], redirectStandardIO=False)
+    guard = Guard(Keyring(MemoryStore(), reactor), Suspects(5))
     face = GatewayFace(
         destinations=_Container(int(sys.argv[2])),
-        doors=Doors(Guard(Keyring(MemoryStore(), reactor), Suspects(5))),
+        doors=Doors(guard),
         clock=reactor,
         suffix=containers_suffix(domain.encode()),
         relaying=Relaying(KernelPipes(kernelpipes.MEMORY, 32), 256 * 1024),
     )
     site = Site(
-        Root(domain=domain, pipe=nothing, pipe_pages=pages, server_pages=pages, gateway=face),
+        Root(
+            domain=domain,
+            pipe=nothing,
+            pipe_pages=pages,
+            server_pages=pages,
+            gateway=face,
+            guard=guard,
+        ),
         reactor=reactor,
         hangups=Hangups(reactor),
         refuse=failures.refuse_connection,

@@ -7,7 +7,7 @@ from __future__ import annotations
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IConsumer, IPushProducer, IStreamClientEndpoint
+from twisted.internet.interfaces import IConsumer, IProtocol, IPushProducer, IStreamClientEndpoint
 from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
@@ -59,6 +59,18 @@ class IIntake(Interface):
         The request is over before its answer was: the peer went, or what it
         sent was not HTTP. Called at most once, and last.
         """
+
+
+class IDoor(Interface):
+    """By which a container's own programs come to the API."""
+
+    container_id: str = Attribute("Whose it is.")
+
+    def may_ask() -> bool:
+        """Whether one more request may be made now; it is counted then."""
+
+    def left(protocol: IProtocol) -> None:
+        """This connection, which came in by it, is closed."""
 
 
 class IRequestClaimer(Interface):
@@ -377,6 +389,9 @@ class IStore(Interface):
 
 class IDestinations(Interface):
     """The containers, as the gateway comes to them."""
+
+    def here(label: str) -> IDestination | None:
+        """As L{find}, of those of this server alone."""
 
     async def find(label: str) -> IDestination | None:
         """

@@ -68,7 +68,7 @@ from hoody.resources.api.inside import InsideFace
 from hoody.resources.api.operations import Operation
 from hoody.resources.doors import Doors
 from hoody.resources.gateway import GatewayFace
-from hoody.resources.guard import Guard
+from hoody.resources.guard import Guard, PipeGuard
 from hoody.resources.health import Health, open_descriptors
 from hoody.resources.pipe import PipeFace
 from hoody.resources.progress import ProgressFace, encode
@@ -152,6 +152,7 @@ class Hoody(Service):
             make_mover=self._make_movers(),
         )
         guard = Guard(self._keyring, Suspects(settings.wrong_tokens))
+        pipe_guard = PipeGuard(guard, is_open=settings.pipe_auth != "token")
         self._gateway = GatewayFace(
             destinations=Destinations(self._fleet),
             doors=Doors(guard),
@@ -167,11 +168,12 @@ class Hoody(Service):
             self._watches,
             self.database,
             reactor,
-            guard if settings.pipe_auth == "token" else None,
+            pipe_guard,
             settings.watch_window,
             settings.embed_in,
         )
-        self.site = self._make_site(guard)
+        self.site = self._make_site(guard, pipe_guard)
+        self._fleet.network.serve = self.site.serve_door
         self._metrics.readings.append(self._readings)
         self.database.observe(EVENTS, self._feed.changed)
         self._keyring.follow()
@@ -193,7 +195,7 @@ class Hoody(Service):
             return None
         return Relaying(self._kernel_pipes, self._settings.splice)
 
-    def _make_site(self, guard: Guard) -> Site:
+    def _make_site(self, guard: Guard, pipe_guard: PipeGuard) -> Site:
         settings = self._settings
         health = Health(
             time.time(),
@@ -208,13 +210,13 @@ class Hoody(Service):
             domain=settings.domain,
             pipe=PipeFace(
                 rendezvous=self.rendezvous,
-                guard=guard if settings.pipe_auth == "token" else None,
+                guard=pipe_guard,
                 private_network=settings.private_network,
             ),
             pipe_pages=pages.pipe_pages(
                 health.report,
                 ttl=settings.pipe_ttl,
-                needs_token=settings.pipe_auth == "token",
+                guard=pipe_guard,
                 progress=self._progress,
             ),
             server_pages=pages.server_pages(
@@ -225,6 +227,7 @@ class Hoody(Service):
                 operations=self._operations(),
             ),
             gateway=self._gateway,
+            guard=guard,
             uploads=Uploads(guard, self._fleet, self._fleet.workshop, self._images.row_of),
         )
         return Site(

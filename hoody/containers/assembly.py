@@ -39,7 +39,6 @@ def make_fleet(reactor: Any, settings: Settings, data_dir: DataDir, store: IStor
         runtime=Runtime(reactor, program, storage, hierarchies),
         workshop=Workshop(reactor, store, storage),
         lacks=machine.lack(settings.containers, is_path, hierarchies),
-        environment={},
         stop_grace=settings.stop_grace,
         network=Network(reactor, settings.container_network),
     )

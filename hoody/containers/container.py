@@ -11,6 +11,12 @@ from attrs import field, frozen
 
 PORT = 8080
 """The main port of a container that says nothing of it."""
+DOOR_PORT = 1008
+"""
+The port inside where the server listens for the container's own programs. Unassigned by IANA;
+and below 1024, so that inside, too, it takes the right to bind such ports to sit on it while
+no server is there.
+"""
 RESERVED = frozenset({"api", "pipe", "cron", "containers"})
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _IDENTITY = re.compile(r"[0-9a-f]{24}")

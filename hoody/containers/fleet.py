@@ -17,9 +17,10 @@ from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from hoody.containers.container import MANUAL, Container, Status
+from hoody.containers.container import DOOR_PORT, MANUAL, Container, Status
 from hoody.containers.keeper import Keeper, Order
 from hoody.containers.logs import tail, trim_all
+from hoody.containers.network.apidoor import URL
 from hoody.containers.network.wiring import Network
 from hoody.containers.runtime import Run, Runtime, boot_id
 from hoody.containers.spec import MEMORY
@@ -56,7 +57,6 @@ class Fleet:
     @ivar keepers: by container id.
     @ivar stop_grace: seconds between asking processes to end and making them.
     @ivar start_patience: seconds that a request waits for its container to run.
-    @ivar environment: what every container finds in it.
     """
 
     reactor: Any
@@ -65,7 +65,6 @@ class Fleet:
     runtime: Runtime
     workshop: Workshop
     lacks: str | None
-    environment: dict[str, str]
     network: Network
     stop_grace: float
     start_patience: float = 30.0
@@ -296,12 +295,16 @@ class Fleet:
             "/etc/hosts": f"127.0.0.1\tlocalhost {container.host_label}\n",
             "/etc/resolv.conf": "nameserver 127.0.0.1\n" if container.egress == "nat" else "",
         }
-        return await self.runtime.launch(
-            container,
-            self.environment,
-            files,
-            lambda network: self.network.furnish(container, network),
-        )
+        try:
+            return await self.runtime.launch(
+                container,
+                {"HOODY_URL": URL},
+                files,
+                lambda network: self.network.furnish(container, network),
+            )
+        except Exception:
+            await self.network.unfurnish(container)
+            raise
 
     async def close_door(self, container_id: str) -> None:
         keeper = self.keepers.get(container_id)
@@ -451,13 +454,16 @@ class Destinations:
 
     _fleet: Fleet
 
-    async def find(self, label: str) -> IDestination | None:
+    def here(self, label: str) -> IDestination | None:
         if not self._fleet.ready and self._fleet.lacks is None:
             raise Unavailable("The containers are still being looked after; try again soon.")
         if self._fleet.is_absent(label):
             raise Unavailable("The containers of this server are not there just now.")
         keeper = self._fleet.destination(label)
         return None if keeper is None else Destination(self._fleet, keeper)
+
+    async def find(self, label: str) -> IDestination | None:
+        return self.here(label)
 
 
 @implementer(IDestination)
@@ -491,6 +497,8 @@ class Destination:
         return self._keeper.container.ports
 
     async def endpoint(self, port: int) -> IStreamClientEndpoint:
+        if port == DOOR_PORT:
+            raise NoSuchThing(f"Port {port} of {self.name} is its own door to the API.")
         run = await self._fleet.serving(self._keeper)
         patience = run.began + START_SECONDS if port == self.port else 0.0
         return InsideEndpoint(self._fleet.reactor, run.network.socket, port, patience)

@@ -70,6 +70,6 @@ def _counted(address: str | None) -> str | None:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
-        return None
+        return address  # not of the network: it says itself whose it is
     mapped = getattr(parsed, "ipv4_mapped", None)
     return None if (mapped or parsed).is_loopback else address

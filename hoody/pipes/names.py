@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from unicodedata import category
 from urllib.parse import unquote_to_bytes
 
 from hoody.errors import CallerError, TooLong
 
 MAX_LENGTH = 1024
+_OF_CONTAINER = re.compile(r"containers/([0-9a-f]{24})/")
 RESERVED = frozenset({"", "noscript", "help", "health", "version", "favicon.ico", "robots.txt"})
 
 
@@ -30,6 +32,17 @@ def read(encoded: bytes) -> str:
     if any(letter == "\\" or category(letter) == "Cc" for letter in name):
         raise CallerError("The path holds a control character or a backslash; leave them out.")
     return name
+
+
+def of_container(container_id: str, name: str) -> str:
+    """Of a pipe among a container's own: which are the others' as well, by this name."""
+    return f"containers/{container_id}/{name}"
+
+
+def container_of(name: str) -> str | None:
+    """The id of the container among whose own pipes one of this name is, if it is."""
+    match = _OF_CONTAINER.match(name)
+    return match[1] if match else None
 
 
 def page(name: str) -> str | None:

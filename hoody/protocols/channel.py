@@ -46,6 +46,7 @@ from hoody.errors import (
     TooLong,
     WaitedTooLong,
 )
+from hoody.interfaces import IDoor
 from hoody.protocols import sockets
 from hoody.protocols.promptness import Promptness
 from hoody.protocols.receipts import Receipt
@@ -108,6 +109,7 @@ class Channel(HTTPChannel):
     @ivar read_ahead: says what has been read of the body, and not been parsed yet.
     @ivar reads_on: called when the body is wanted again after it was not: of what has
         been read ahead the socket does not tell.
+    @ivar door: by which it came, if that is a container's own.
     @ivar is_too_many: whether it came when no connection was left to give.
     """
 
@@ -121,6 +123,7 @@ class Channel(HTTPChannel):
     plain: FileDescriptor | None = None
     read_ahead: Callable[[], bytes] = bytes
     reads_on: Callable[[], None] = staticmethod(nothing_ahead)
+    door: IDoor | None = None
     is_too_many = False
     _held = False
     _body_pending = False
@@ -151,6 +154,8 @@ class Channel(HTTPChannel):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self.site.connections.discard(self)
+        if self.door is not None:
+            self.door.left(self)
         self._forget_party()
         if self._descriptor is not None:
             self.site.hangups.unwatch(self._descriptor)

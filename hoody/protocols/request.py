@@ -22,7 +22,7 @@ from twisted.web.http import datetimeToString
 from twisted.web.http_headers import Headers
 
 from hoody.errors import CallerError, HoodyError, NotSupported, PeerError
-from hoody.interfaces import IIntake
+from hoody.interfaces import IDoor, IIntake
 from hoody.protocols import sockets
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class Request(server.Request):
     @ivar host_name: the same in lower case, without port.
     @ivar trailer_lines: what came behind the last chunk of its body.
     @ivar pipe_path: the pipe that it watches, or C{None}.
+    @ivar pipe_space: what stands before the names of pipes that its host has for itself.
     @ivar body_done: whether the body has come to its end.
     @ivar received: bytes of the body so far.
     @ivar broken: whether the answer was left incomplete on purpose.
@@ -66,6 +67,7 @@ class Request(server.Request):
     host_name = b""
     trailer_lines: Sequence[bytes] = ()
     pipe_path: str | None = None
+    pipe_space: str = ""
     body_done = False
     received = 0
     broken = False
@@ -288,8 +290,15 @@ class Request(server.Request):
         self.site.log(self)
 
     @property
+    def door(self) -> IDoor | None:
+        """The container's own door by which it came, if it did."""
+        return self.channel.door
+
+    @property
     def peer_address(self) -> str | None:
-        """The client's IP address."""
+        """The client's IP address, or whose door it came by."""
+        if self.door is not None:
+            return f"container {self.door.container_id}"
         return getattr(self.getClientAddress(), "host", None)
 
     @property

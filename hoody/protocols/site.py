@@ -9,8 +9,8 @@ from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.web import server
 
-from hoody.errors import HoodyError, Unavailable
-from hoody.interfaces import IIntake, IRequestClaimer
+from hoody.errors import HoodyError, TooMany, Unavailable
+from hoody.interfaces import IDoor, IIntake, IRequestClaimer
 from hoody.protocols import sockets
 from hoody.protocols.channel import Channel
 from hoody.protocols.hangups import Hangups
@@ -74,6 +74,12 @@ class Site(server.Site):
         channel.timeOut = self.timeOut
         return cast(Channel, channel)
 
+    def serve_door(self, door: IDoor) -> Channel:
+        """What serves a connection that comes by a container's own door."""
+        channel = self.buildProtocol(None)
+        channel.door = door
+        return channel
+
     def startFactory(self) -> None:
         """Begin to look for dead peers. Called for each port; there is one round of looks."""
         if not self._pulse.running:
@@ -91,6 +97,12 @@ class Site(server.Site):
             request.close_after()
             self.claimer.refuse(
                 request, Unavailable("All connections are taken; try again in a moment.")
+            )
+            return None
+        if request.door is not None and not request.door.may_ask():
+            request.close_after()
+            self.claimer.refuse(
+                request, TooMany("This container asks too often; ask less, or wait a little.")
             )
             return None
         return self.claimer.claim(request)

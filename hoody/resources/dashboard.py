@@ -19,7 +19,7 @@ from hoody.protocols.request import Request
 from hoody.protocols.sse import heartbeat
 from hoody.resources import html
 from hoody.resources.bots import ready_lines
-from hoody.resources.urls import encoded, pipe_url, pipes_path
+from hoody.resources.urls import pipe_path, pipe_url
 from hoody.units import duration_in_words, moment, size_in_words
 
 NONE = "\N{EN DASH}"
@@ -48,7 +48,8 @@ def show_dashboard(
     """
     embedded = b"embed=1" in request.query.split(b"&")
     data = watch.flat()
-    url = pipe_url(request, watch.path)
+    name = watch.path.removeprefix(request.pipe_space)
+    url = pipe_url(request, name)
     meter = watch.meter or (watch.former if watch.is_over else None)
     history, step = (meter.history, meter.step) if meter is not None else ([], 1.0)
     html.show(
@@ -64,7 +65,7 @@ def show_dashboard(
             'curl -H "Authorization: Bearer $TOKEN"' if bearer else "curl",
             watch.result,
         ),
-        stream=f"{pipes_path(request)}/{encoded(watch.path)}?progress&ping=1{_capability(request)}",
+        stream=f"{pipe_path(request, name)}?progress&ping=1{_capability(request)}",
         beat=heartbeat(request.site.stream_timeout),
         embedded=embedded,
         state=data["state"],

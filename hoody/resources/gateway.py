@@ -22,7 +22,7 @@ from hoody.resources.guard import GoTo, go_to
 from hoody.resources.passage import Means, Passage
 
 HTTP = "http"
-NOT_YET = ("cron", "pipe")
+NOT_YET = ("cron",)
 """Services of containers that have a host of their own, and no face yet."""
 LOOK_EVERY = 2.0
 """Seconds between two looks at whether those who are inside still may be."""
@@ -101,6 +101,17 @@ class GatewayFace:
         passage.begin()
         ensureDeferred(self._lead(passage)).addErrback(passage.fail)
         return passage
+
+    def here(self, request: Request, address: Address) -> IDestination:
+        """
+        The container of a host whose service is not its own.
+
+        @raise NoSuchThing: if there is none on this server.
+        """
+        destination = self.destinations.here(address.label)
+        if destination is None or address.project_id != destination.project_id:
+            raise _unknown(request)
+        return destination
 
     def close(self) -> None:
         """Let go of what is kept."""

@@ -18,6 +18,7 @@ from hoody.auth.signatures import Session
 from hoody.auth.suspects import Suspects
 from hoody.auth.tokens import Scope, Token
 from hoody.errors import Forbidden, NoToken, TooMany, Unavailable
+from hoody.pipes import names
 from hoody.protocols.request import Request
 
 COOKIE = "__Host-hoody"
@@ -83,6 +84,26 @@ class Guard:
         principal = Principal(actor=token.alias, token=token)
         principal.require(scope)
         return principal
+
+    def check_at_once(self, request: Request) -> None:
+        """
+        Refuse those who show nothing that is known here; what they may is looked at later.
+
+        @raise NoToken: if it is so.
+        """
+        signer, secret = self.keyring.signer, bearer_of(request)
+        if signer is None:
+            raise _not_yet()
+        text = _query_of(request).get("cap")
+        if secret is not None:
+            known = self.keyring.find(secret)
+        elif text is not None:
+            capability = signer.read_capability(text)
+            known = self.keyring.known(capability.token_id) if capability else None
+        else:
+            raise self._unknown()
+        if known is None:
+            raise self._blame(request)
 
     async def _recognise(self, request: Request, scope: Scope, page: bool) -> Principal:
         if self.keyring.signer is None:
@@ -194,6 +215,54 @@ class Guard:
         return NoToken(
             "This needs a token; send Authorization: Bearer hdy_... (the first one is in the"
             " data directory's file root-token)."
+        )
+
+
+@define(eq=False)
+class PipeGuard:
+    """
+    Who may take part in pipes, and watch them.
+
+    @ivar is_open: whether everybody may, who does not come by a container's own door.
+    """
+
+    guard: Guard
+    is_open: bool
+
+    def wants_token(self, request: Request) -> bool:
+        return not self.is_open or request.door is not None
+
+    def admit_at_once(self, request: Request, name: str) -> None:
+        """@raise HoodyError: if they may not take part in the pipe of this name."""
+        if self.wants_token(request):
+            _check_space(self.guard.admit_at_once(request, Scope.PIPE), name)
+
+    async def admit(self, request: Request, name: str) -> Principal | None:
+        """
+        Let in who watches.
+
+        @return: by whose grace; C{None} where everybody may.
+        @raise GoTo: if they have shown a token in the URL.
+        """
+        if not self.wants_token(request):
+            return None
+        principal = await self.guard.admit(request, Scope.PIPE, page=True)
+        _check_space(principal, name)
+        return principal
+
+    def still_admits(self, principal: Principal | None) -> bool:
+        """Whether who was let in would be let in now."""
+        return principal is None or self.guard.still_admits(principal)
+
+
+def _check_space(principal: Principal, name: str) -> None:
+    """@raise Forbidden: for another container's pipe, to those who are tied to some."""
+    owner = names.container_of(name)
+    tied = principal.containers
+    if owner is not None and tied is not None and owner not in tied:
+        raise Forbidden(
+            f"The token {principal.token.alias!r} is tied to other containers than the one"
+            " whose pipe this is."
         )
 
 

@@ -16,7 +16,7 @@ from hoody.protocols.request import Request
 from hoody.resources import failures
 from hoody.resources.api import openapi
 from hoody.resources.api.operations import Operation, register
-from hoody.resources.guard import Guard
+from hoody.resources.guard import Guard, PipeGuard
 from hoody.resources.progress import ProgressFace
 from hoody.resources.urls import pipes_url
 from hoody.resources.webpage import WebPage, wants_html
@@ -60,17 +60,17 @@ def pipe_pages(
     health: Callable[[Request], dict[str, object]],
     *,
     ttl: float,
-    needs_token: bool,
+    guard: PipeGuard,
     progress: ProgressFace,
 ) -> Klein:
     """
     What is under the reserved paths, by their folded names.
 
     @param health: makes the report for one request.
-    @param needs_token: whether pipes are for holders of a token only.
+    @param guard: who may use pipes.
     """
     app = Klein()
-    page = WebPage(_in_words(ttl), needs_token)
+    page = WebPage(_in_words(ttl), guard)
 
     @app.route("/progress", methods=["GET"])
     async def progress_page(request: Request) -> bytes | None:
@@ -125,7 +125,8 @@ def server_pages(
     What is beside the pipes.
 
     @param metrics: makes the page for Prometheus.
-    @param needs_token: whether that is for holders of a token only.
+    @param needs_token: whether that is for holders of a token only; by a container's own
+        door it always is.
     @param operations: the API's.
     """
     app = Klein()
@@ -140,7 +141,7 @@ def server_pages(
 
     @app.route("/metrics", methods=["GET"])
     async def metrics_page(request: Request) -> bytes:
-        if needs_token:
+        if needs_token or request.door is not None:
             await guard.admit(request, Scope.READ, page=False)
         page = metrics()
         request.setHeader(b"content-type", CONTENT_TYPE)

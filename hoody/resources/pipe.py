@@ -7,7 +7,6 @@ from functools import partial
 
 from attrs import define
 
-from hoody.auth.tokens import Scope
 from hoody.errors import CallerError, WrongMethod
 from hoody.interfaces import IIntake
 from hoody.pipes import names, queries
@@ -17,7 +16,7 @@ from hoody.pipes.transfer import Transfer
 from hoody.protocols.request import Request
 from hoody.resources import cors
 from hoody.resources.forms import FormSender
-from hoody.resources.guard import Guard
+from hoody.resources.guard import PipeGuard
 from hoody.resources.parties import Receiver, Sender
 from hoody.units import MOST_BYTES
 
@@ -25,29 +24,34 @@ from hoody.units import MOST_BYTES
 @define(kw_only=True)
 class PipeFace:
     """
-    @ivar guard: admits holders of a token; C{None} where pipes are for everybody.
     @ivar private_network: see L{cors.answer_preflight}.
     """
 
     rendezvous: Rendezvous
-    guard: Guard | None
+    guard: PipeGuard
     private_network: bool
 
-    def claim(self, request: Request, encoded_name: bytes) -> IIntake | None:
+    def claim(
+        self, request: Request, encoded_name: bytes, container_id: str | None = None
+    ) -> IIntake | None:
         """
         Take part in a pipe; C{None} for what is a page, or watches one.
 
+        @param container_id: among whose own pipes it is.
         @raise HoodyError: for what cannot be.
         """
         cors.allow(request)
         name = names.read(encoded_name)
         page = names.page(name)
+        if container_id is not None:
+            request.pipe_space = names.of_container(container_id, "")
+            name = request.pipe_space + name
         if request.method == b"OPTIONS":
             return None
         if request.method in (b"PUT", b"POST"):
             if page is not None:
                 raise CallerError(f"The path /{page} is reserved; choose another one to send to.")
-            self._admit(request)
+            self.guard.admit_at_once(request, name)
             return self._send(request, name)
         if page is not None:
             if request.method not in (b"GET", b"HEAD"):
@@ -61,15 +65,11 @@ class PipeFace:
                 "A pipe takes PUT or POST to send and GET to receive.",
                 Allow="GET, POST, PUT, OPTIONS",
             )
-        self._admit(request)
+        self.guard.admit_at_once(request, name)
         return self._receive(request, name)
 
     def _is_watched(self, request: Request) -> bool:
         return queries.read_receive(queries.parse(request.query)).progress
-
-    def _admit(self, request: Request) -> None:
-        if self.guard is not None:
-            self.guard.admit_at_once(request, Scope.PIPE)
 
     def _send(self, request: Request, name: str) -> IIntake:
         query = queries.read_send(queries.parse(request.query))

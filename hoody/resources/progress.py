@@ -9,7 +9,6 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from hoody.auth.principal import Principal
-from hoody.auth.tokens import Scope
 from hoody.errors import DatabaseAway
 from hoody.interfaces import ISpectator, IStore
 from hoody.pipes.progress import State
@@ -21,7 +20,7 @@ from hoody.protocols.sse import EventStream
 from hoody.resources import failures
 from hoody.resources.accept import HTML, JSON, SSE, preferred
 from hoody.resources.dashboard import show_dashboard
-from hoody.resources.guard import GoTo, Guard, go_to
+from hoody.resources.guard import GoTo, PipeGuard, go_to
 
 _OFFERED = (SSE, HTML, JSON)
 _log = Logger(namespace="hoody")
@@ -35,7 +34,6 @@ def encode(event_id: str, name: str, data: Data) -> bytes:
 @define(eq=False)
 class ProgressFace:
     """
-    @ivar guard: admits holders of a token; C{None} where pipes are for everybody.
     @ivar window: seconds that a spectator may wait where nothing happens.
     @ivar embed_in: who may show the embedded page, as C{frame-ancestors} has it.
     """
@@ -43,7 +41,7 @@ class ProgressFace:
     _watches: Watches
     _store: IStore
     _clock: IReactorTime
-    guard: Guard | None
+    guard: PipeGuard
     window: float
     embed_in: str
     _spectators: set[Spectator] = field(factory=set, init=False)
@@ -53,12 +51,10 @@ class ProgressFace:
         request.setHeader(b"vary", b"Accept, Origin")
         request.setHeader(b"cache-control", b"no-store")
         request.setHeader(b"referrer-policy", b"no-referrer")
-        principal = None
-        if self.guard is not None:
-            try:
-                principal = await self.guard.admit(request, Scope.PIPE, page=True)
-            except GoTo as elsewhere:
-                return go_to(request, elsewhere)
+        try:
+            principal = await self.guard.admit(request, path)
+        except GoTo as elsewhere:
+            return go_to(request, elsewhere)
         watch = await self._watch(path)
         if request.gone:
             return None
@@ -73,7 +69,7 @@ class ProgressFace:
                 watch,
                 self._clock.seconds(),
                 embed_in=self.embed_in,
-                bearer=self.guard is not None,
+                bearer=self.guard.wants_token(request),
             )
             return None
         body = failures.as_json(watch.flat())
@@ -112,12 +108,6 @@ class ProgressFace:
         finally:
             self._watches.leave(watch, spectator)
             self._spectators.discard(spectator)
-
-    def still_admits(self, principal: Principal | None) -> bool:
-        """Whether who was let in would be let in now."""
-        if self.guard is None or principal is None:
-            return True
-        return self.guard.still_admits(principal)
 
     def close(self) -> None:
         """Let all go; they will come back, to whoever is here then."""
@@ -176,7 +166,7 @@ class Spectator:
     def look(self, now: float) -> None:
         if self._stream.over:
             return
-        if not self._face.still_admits(self._principal):
+        if not self._face.guard.still_admits(self._principal):
             self.close()
         elif self._is_behind and self._stream.clear:
             self._catch_up()

@@ -13,17 +13,19 @@ from werkzeug.exceptions import HTTPException
 from zope.interface import implementer
 
 from hoody import logs
-from hoody.errors import CallerError, HoodyError
+from hoody.errors import CallerError, HoodyError, NoSuchThing
 from hoody.interfaces import IIntake, IRequestClaimer
 from hoody.metrics import Metrics
 from hoody.pipes import names
 from hoody.protocols.request import Request
 from hoody.resources import cors, failures, pages, refusals
-from hoody.resources.gateway import GatewayFace
+from hoody.resources.gateway import Address, GatewayFace, read_address
+from hoody.resources.guard import Guard
 from hoody.resources.pipe import PipeFace
 from hoody.resources.upload import Uploads
 
 PIPES = b"/api/v1/pipe"
+_PIPE = b"-pipe-"
 
 
 class Area(Enum):
@@ -40,10 +42,12 @@ class Place:
     Where a request leads.
 
     @ivar rest: the path within the area, still encoded, without its first slash.
+    @ivar of: the container whose own this area is, as its host says it.
     """
 
     area: Area
     rest: bytes
+    of: Address | None = None
 
 
 def containers_suffix(domain: bytes) -> bytes:
@@ -59,13 +63,16 @@ def locate(domain: bytes, host: bytes, path: bytes) -> Place:
     @param host: lower case, without port.
     @param path: still encoded, with its first slash.
     """
-    if host.endswith(containers_suffix(domain)):
+    is_pipe = path == PIPES or path.startswith(PIPES + b"/")
+    rest = path[len(PIPES) + 1 :] if is_pipe else path[1:]
+    if host.endswith(suffix := containers_suffix(domain)):
+        address = read_address(host.removesuffix(suffix).decode()) if _PIPE in host else None
+        if address is not None and address.service == "pipe":
+            return Place(Area.PIPE, rest, address)
         return Place(Area.CONTAINER, path)
-    if path == PIPES or path.startswith(PIPES + b"/"):
-        return Place(Area.PIPE, path[len(PIPES) + 1 :])
-    if host == b"pipe." + domain:
-        return Place(Area.PIPE, path[1:])
-    return Place(Area.SERVER, path[1:])
+    if is_pipe or host == b"pipe." + domain:
+        return Place(Area.PIPE, rest)
+    return Place(Area.SERVER, rest)
 
 
 def witness_request(metrics: Metrics, domain: bytes, request: Request) -> None:
@@ -101,12 +108,14 @@ class Root(Resource):
         pipe_pages: Klein,
         server_pages: Klein,
         gateway: GatewayFace,
+        guard: Guard,
         uploads: Uploads | None = None,
     ) -> None:
         super().__init__()
         self._domain = domain.encode()
         self._pipe = pipe
         self._gateway = gateway
+        self._guard = guard
         self._uploads = uploads
         self._apps = {Area.PIPE: pipe_pages, Area.SERVER: server_pages}
         self._pages = {area: app.resource() for area, app in self._apps.items()}
@@ -117,15 +126,21 @@ class Root(Resource):
         place = self._locate(request)
         try:
             if place.area is Area.PIPE:
-                return self._pipe.claim(request, place.rest)
+                of = None if place.of is None else self._gateway.here(request, place.of)
+                space = None if of is None else of.container_id
+                return self._pipe.claim(request, place.rest, space)
             upload = self._uploads.claim(request) if self._uploads is not None else None
             if upload is not None:
                 return upload
             if request.path == b"*" and request.method != b"OPTIONS":
                 raise CallerError("The target * is for OPTIONS only.")
             if place.area is Area.CONTAINER:
+                if request.door is not None:
+                    raise NoSuchThing("By its own door a container comes to the API only.")
                 return self._gateway.claim(request)
             if request.length != 0:
+                if request.door is not None:  # what is kept in memory is of somebody we know
+                    self._guard.check_at_once(request)
                 self._check_route(request, place)
         except HoodyError as error:
             self.refuse(request, error)

@@ -30,7 +30,12 @@ def pipes_url(request: Request) -> str:
 
 def pipe_url(request: Request, path: str) -> str:
     """A pipe's, under the same host."""
-    return f"{pipes_url(request)}/{encoded(path)}"
+    return f"{origin(request)}{pipe_path(request, path)}"
+
+
+def pipe_path(request: Request, path: str) -> str:
+    """The same, less scheme and host."""
+    return f"{pipes_path(request)}/{encoded(path)}"
 
 
 def encoded(path: str) -> str:

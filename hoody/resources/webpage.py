@@ -12,7 +12,8 @@ from hoody.protocols.request import Request
 from hoody.resources import html
 from hoody.resources.accept import HTML, TEXT, preferred
 from hoody.resources.forms import TEXT_FIELD
-from hoody.resources.urls import encoded, pipe_url, pipes_path, receiving_line
+from hoody.resources.guard import PipeGuard
+from hoody.resources.urls import encoded, pipe_path, pipe_url, pipes_path, receiving_line
 
 _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"  # none that is taken for another
 
@@ -21,11 +22,11 @@ _LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"  # none that is taken for another
 class WebPage:
     """
     @ivar patience: how long either side waits, in words.
-    @ivar bearer: whether pipes are for holders of a token only.
+    @ivar guard: who may use pipes.
     """
 
     patience: str
-    bearer: bool
+    guard: PipeGuard
 
     def show(self, request: Request) -> None:
         """The page that scripts drive."""
@@ -51,14 +52,14 @@ class WebPage:
         self._show(request, "noscript.html", text_field=TEXT_FIELD, frame_src="'self'", **values)
 
     def _addresses(self, request: Request, name: str, receivers: int) -> dict[str, object]:
-        path = f"{pipes_path(request)}/{encoded(name)}"
+        path = pipe_path(request, name)
         n = f"?n={receivers}" if receivers > 1 else ""
         url = pipe_url(request, name) + n
         return {
             "action": path + n,
             "download": f"{path}{n}{'&' if n else '?'}download",
             "url": url,
-            "line": receiving_line(url, "file", bearer=self.bearer),
+            "line": receiving_line(url, "file", bearer=self.guard.wants_token(request)),
         }
 
     def _show(self, request: Request, template: str, **values: object) -> None:
@@ -69,7 +70,7 @@ class WebPage:
             style=("look.css", "controls.css", "send.css"),
             base=pipes_path(request),
             patience=self.patience,
-            bearer=self.bearer,
+            bearer=self.guard.wants_token(request),
             most=queries.MAX_RECEIVERS,
             **values,  # type: ignore[arg-type]
         )

@@ -24,7 +24,7 @@ from hoody.resources.api.containers import ContainersFace
 from hoody.resources.api.events import EventsFace
 from hoody.resources.api.images import ImagesFace
 from hoody.resources.api.inside import InsideFace
-from hoody.resources.guard import Guard
+from hoody.resources.guard import Guard, PipeGuard
 from hoody.resources.progress import ProgressFace
 from hoody.store.memory import MemoryStore
 from tests.conftest import Serve
@@ -544,8 +544,9 @@ def routes() -> set[tuple[str, str]]:
             ImagesFace(store, cast(Fleet, None), cast(Workshop, None)),
         ),
     )
-    progress = ProgressFace(cast(Watches, None), store, clock, None, 1, "*")
-    piped = pages.pipe_pages(lambda _: {}, ttl=1, needs_token=False, progress=progress)
+    pipe_guard = PipeGuard(guard, is_open=True)
+    progress = ProgressFace(cast(Watches, None), store, clock, pipe_guard, 1, "*")
+    piped = pages.pipe_pages(lambda _: {}, ttl=1, guard=pipe_guard, progress=progress)
     found = set()
     for prefix, router in (("", server), ("/api/v1/pipe", piped)):
         for rule in router.url_map.iter_rules():

@@ -114,6 +114,9 @@ class Containers:
     counts: dict[str, int] = field(factory=lambda: dict.fromkeys(_COUNTED, 0))
 
     async def find(self, label: str) -> IDestination | None:
+        return self.here(label)
+
+    def here(self, label: str) -> IDestination | None:
         time = os.stat(self._file).st_mtime_ns
         if time != self._time:
             self._time = time
@@ -132,10 +135,11 @@ async def _serve(file: Path, *, splice: int | None = None, **options: float) -> 
         relaying = Relaying(KernelPipes(kernelpipes.MEMORY, 64), splice)
     keyring = Keyring(MemoryStore(), reactor)
     await keyring.load()
+    guard = Guard(keyring, Suspects(5))
     containers = Containers(file)
     face = GatewayFace(
         destinations=containers,
-        doors=Doors(Guard(keyring, Suspects(5))),
+        doors=Doors(guard),
         clock=reactor,
         suffix=containers_suffix(DOMAIN.encode()),
         relaying=relaying,
@@ -148,6 +152,7 @@ async def _serve(file: Path, *, splice: int | None = None, **options: float) -> 
         pipe_pages=pages,
         server_pages=pages,
         gateway=face,
+        guard=guard,
     )
     site = Site(
         root,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.names.dns import A, Message, Query
 
-from hoody.containers.network.dnsdoor import Allowance
+from hoody.containers.network.allowance import Allowance
 from hoody.containers.network.questions import (
     FORMAT_ERROR,
     NOT_IMPLEMENTED,

@@ -19,6 +19,7 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from hoody.containers.network.allowance import Allowance
 from hoody.containers.network.questions import NotAQuestion, Question
 from hoody.containers.network.resolvers import Resolvers, framed, unframed
 from hoody.errors import Unavailable
@@ -37,32 +38,6 @@ _AT_A_TURN = 16
 _WAITING_BYTES = 32768  # some eighty questions, as the kernel counts them
 
 _log = Logger(namespace="hoody.dns")
-
-
-@define(eq=False)
-class Allowance:
-    """
-    How much may be done by now: C{rate} a second, and C{burst} of what was not used.
-    """
-
-    rate: float
-    burst: float
-    _left: float = field(init=False)
-    _counted: float | None = field(default=None, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._left = self.burst
-
-    def wait(self, now: float) -> float:
-        """In how many seconds one more may be done; 0 if at once."""
-        if self._counted is not None:
-            gained = max(0.0, now - self._counted) * self.rate
-            self._left = min(self.burst, self._left + gained)
-        self._counted = now
-        return max(0.0, (1 - self._left) / self.rate)
-
-    def take(self) -> None:
-        self._left -= 1
 
 
 @define(eq=False)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from ipaddress import IPv4Network
 from typing import Any
 
 from attrs import define, field
+from twisted.internet.interfaces import IProtocol
 from twisted.logger import Logger
 
 from hoody.containers.container import Container
+from hoody.containers.network.apidoor import ApiDoor
 from hoody.containers.network.dnsdoor import DnsDoor
 from hoody.containers.network.egress import Egress
 from hoody.containers.network.namespaces import NetworkNamespace
 from hoody.containers.network.resolvers import Resolvers
 from hoody.errors import HoodyError
+from hoody.interfaces import IDoor
 
 NAT = "nat"
 _log = Logger(namespace="hoody.containers")
@@ -21,13 +25,17 @@ _log = Logger(namespace="hoody.containers")
 
 @define(eq=False)
 class Network:
-    """@ivar block: where containers have their addresses from."""
+    """
+    @ivar block: where containers have their addresses from.
+    @ivar serve: makes what serves a connection by a container's own door to the API.
+    """
 
     _reactor: Any
     block: IPv4Network
+    serve: Callable[[IDoor], IProtocol] = field(init=False)
     _egress: Egress = field(init=False)
     _resolvers: Resolvers = field(init=False)
-    _doors: dict[str, DnsDoor] = field(factory=dict, init=False)
+    _doors: dict[str, list[ApiDoor | DnsDoor]] = field(factory=dict, init=False)
 
     def identify(self, server_id: str) -> None:
         """Say which server this is, so that others on this machine keep theirs."""
@@ -52,23 +60,22 @@ class Network:
         @raise HoodyError: if it cannot be.
         """
         await self.unfurnish(container)
+        doors: list[ApiDoor | DnsDoor] = []
+        self._doors[container.id] = doors
         if container.egress == NAT:
             await self._egress.connect(network.descriptor, container.number)
-            self._doors[container.id] = await DnsDoor.open(
-                self._reactor, network.socket, self._resolvers
-            )
+            doors.append(await DnsDoor.open(self._reactor, network.socket, self._resolvers))
+        doors.append(ApiDoor.open(container.id, self._reactor, network.socket, self.serve))
 
     async def unfurnish(self, container: Container) -> None:
         """What is of the namespace goes with it; what is ours here."""
-        door = self._doors.pop(container.id, None)
-        if door is not None:
+        for door in self._doors.pop(container.id, ()):
             await door.close()
 
     async def leave(self, containers: list[Container]) -> None:
         """Close what is ours; rules stay while there is somebody whom they hold."""
-        for door in self._doors.values():
-            await door.close()
-        self._doors.clear()
+        for container in containers:
+            await self.unfurnish(container)
         self._egress.close()
         if not any(each.egress == NAT for each in containers):
             try:

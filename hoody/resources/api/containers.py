@@ -12,7 +12,7 @@ from twisted.internet.threads import deferToThread
 
 from hoody.auth.principal import Principal
 from hoody.auth.tokens import Scope
-from hoody.containers.container import PORT, Container, Status, Volume, fault_of, label
+from hoody.containers.container import DOOR_PORT, PORT, Container, Status, Volume, fault_of, label
 from hoody.containers.fleet import Fleet
 from hoody.containers.image import Image, ImageStatus
 from hoody.containers.keeper import Keeper, Order
@@ -293,7 +293,7 @@ class ContainersFace:
                     image_id=image.id,
                     image_config=image.config,
                     command=command_of(body.command),
-                    port=body.port or image.config.get("port") or PORT,
+                    port=body.port or _port_of(image),
                     exposed_ports=tuple(body.exposed_ports),
                     environment_vars=body.environment_vars,
                     volumes=_volumes(body.volumes),
@@ -520,6 +520,12 @@ def _check(form: NewContainer | ContainerChange) -> None:
         check_variables(form.environment_vars)
     if isinstance(form.volumes, list):
         _check_volumes(form.volumes)
+    for field, ports in (("port", [form.port]), ("exposed_ports", form.exposed_ports)):
+        if isinstance(ports, list) and DOOR_PORT in ports:
+            raise CallerError(
+                f"{field}: {DOOR_PORT} is the container's own door to the API (HOODY_URL); choose"
+                " another port."
+            )
 
 
 def _check_name(field: str, name: str, least: int = 3) -> None:
@@ -556,6 +562,11 @@ def _check_volumes(volumes: list[VolumeForm]) -> None:
             )
         names.add(each.name)
         paths.add(path)
+
+
+def _port_of(image: Image) -> int:
+    said = image.config.get("port")
+    return PORT if said in (None, DOOR_PORT) else int(said)
 
 
 def _taken(name: str, alias: str | None) -> Conflict:
