@@ -13,8 +13,12 @@ from twisted.internet.interfaces import IDelayedCall, IProcessTransport
 from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 
+from hoody.pidfds import end_tree
+
 MOST = 1 << 20
 """Bytes of each output that are kept."""
+MOST_SAID = 500
+"""Characters of what it said last that are told."""
 
 
 class CommandFailed(Exception):
@@ -41,6 +45,7 @@ class Output:
 
 @define(eq=False)
 class _Run(ProcessProtocol):
+    _reactor: Any
     _given: bytes
     _line: Callable[[bytes], None] | None
     ended: Deferred[Output] = field(factory=Deferred, init=False)
@@ -78,9 +83,12 @@ class _Run(ProcessProtocol):
             self._kept += len(data)
 
     def kill(self) -> None:
+        """With all that it has begun; nothing more is heard of any of it."""
         self.too_late = True
         if self._process.pid:
-            self._process.signalProcess("KILL")
+            end_tree(self._reactor, self._process.pid)
+        # Who has inherited the pipes, and escaped, is not waited for.
+        self._process.loseConnection()
 
     def processEnded(self, reason: Failure) -> None:
         if self.late is not None and self.late.active():
@@ -106,12 +114,12 @@ async def run(
     Run a program to its end.
 
     @param given: what it reads.
-    @param seconds: how long it may take; then it is killed.
+    @param seconds: how long it may take; then it is killed, with what it has begun.
     @param each_line: given each line that it says, which is not kept then.
     @param well: whether anything but status 0 is an error.
     @raise CommandFailed: if it was too late, or could not be run, or failed.
     """
-    process = _Run(given, each_line)
+    process = _Run(reactor, given, each_line)
     name = os.path.basename(words[0])
     variables = {"PATH": os.environ.get("PATH", os.defpath), **(environment or {})}
     try:
@@ -127,11 +135,21 @@ async def run(
     if process.too_late:
         raise CommandFailed(name, f"it took more than {seconds:g} s")
     if well and output.status != 0:
-        raise CommandFailed(name, last_line(output.err) or f"it ended with {output.status}")
+        raise CommandFailed(name, last_line(output.err) or _how_it_ended(output.status))
     return output
+
+
+def _how_it_ended(status: int) -> str:
+    return f"signal {-status} ended it" if status < 0 else f"it ended with {status}"
 
 
 def last_line(text: bytes) -> str:
     """Where programs say what went wrong."""
     lines = text.decode("utf-8", "replace").strip().splitlines()
-    return lines[-1].strip() if lines else ""
+    return speakable(lines[-1]) if lines else ""
+
+
+def speakable(text: str) -> str:
+    """What a program says, as a part of a sentence of ours: short, and nothing but letters."""
+    letters = "".join(each if each.isprintable() else " " for each in text[:MOST_SAID])
+    return " ".join(letters.split())

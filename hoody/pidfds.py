@@ -1,18 +1,21 @@
-"""Processes that end, as their descriptors tell (pidfd_open(2))."""
+"""Processes that end, or are ended, as their descriptors tell (pidfd_open(2))."""
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from attrs import define
 from twisted.internet.interfaces import IReadDescriptor
 from zope.interface import implementer
 
+REAP_SECONDS = 0.01
 _GET_INFO = 0xC040FF0B
 _INFO_EXIT = 1 << 3
 
@@ -59,6 +62,61 @@ def send(descriptor: int, number: int) -> None:
         signal.pidfd_send_signal(descriptor, number)
     except ProcessLookupError:
         pass
+
+
+def end_tree(reactor: Any, pid: int) -> None:
+    """
+    Kill a child of ours, and all that descends of it. What that orphans comes to us, if we are
+    its subreaper, and is heard of here; of the child itself its watcher hears.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGSTOP)  # it begins no more, and its children stay its own
+        for child in children(pid):
+            with contextlib.suppress(ProcessLookupError):
+                descriptor = os.pidfd_open(child)
+                end_tree(reactor, child)
+                reap(reactor, descriptor)
+        os.kill(pid, signal.SIGKILL)
+
+
+def children(pid: int) -> set[int]:
+    """Of all its threads. Their numbers are nobody else's while it does not ask for them."""
+    found: set[int] = set()
+    for each in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found.update(int(word) for word in each.read_text().split())
+    return found
+
+
+def kill(reactor: Any, pid: int) -> None:
+    """One that nobody watches; should it come to us, it is reaped."""
+    with contextlib.suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        send(descriptor, signal.SIGKILL)
+        reap(reactor, descriptor)
+
+
+def reap(reactor: Any, descriptor: int, pause: float = REAP_SECONDS) -> None:
+    """
+    Hear of its end, that nobody else waits for, whenever that is: it may become a child of ours
+    only when its parent has ended.
+    """
+    try:
+        over = os.waitid(os.P_PIDFD, descriptor, os.WEXITED | os.WNOHANG) is not None
+    except ChildProcessError:
+        over = not _is_there(descriptor)
+    if over:
+        os.close(descriptor)
+    else:
+        reactor.callLater(pause, reap, reactor, descriptor, min(2 * pause, 1.0))
+
+
+def _is_there(descriptor: int) -> bool:
+    try:
+        signal.pidfd_send_signal(descriptor, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def exit_status(descriptor: int, pid: int) -> int | None:

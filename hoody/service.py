@@ -345,11 +345,8 @@ class Hoody(Service):
                 return
             _log.error("starting without the database: {reason}", reason=away.reason)
         if self.running and not self._hopeless:
-            ensureDeferred(self._fleet.start()).addErrback(self._no_containers)
+            ensureDeferred(self._fleet.start())
             await self._listen()
-
-    def _no_containers(self, failure: Failure) -> None:
-        _log.failure("the containers could not be seen to", failure=failure)
 
     async def _furnish(self) -> None:
         """What must be in the database before anybody asks."""

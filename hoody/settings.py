@@ -284,6 +284,12 @@ class Settings:
         "Where containers live: a btrfs path, or a size for an image file",
         shown="auto",
     )
+    runtime_timeout: float = _setting(
+        30.0,
+        _seconds(0.1),
+        "How long each call of the container runtime may take",
+        shown="30s",
+    )
     stop_grace: float = _setting(
         10.0,
         _seconds(0),

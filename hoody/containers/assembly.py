@@ -36,7 +36,7 @@ def make_fleet(reactor: Any, settings: Settings, data_dir: DataDir, store: IStor
         reactor=reactor,
         store=store,
         storage=storage,
-        runtime=Runtime(reactor, program, storage, hierarchies),
+        runtime=Runtime(reactor, program, storage, hierarchies, settings.runtime_timeout),
         workshop=Workshop(reactor, store, storage),
         lacks=machine.lack(settings.containers, is_path, hierarchies),
         stop_grace=settings.stop_grace,

@@ -18,6 +18,8 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from hoody.pidfds import children
+
 TIMED_OUT = 124
 """The exit status of a command that took too long, as timeout(1) has it."""
 LAST_WORDS_SECONDS = 1.0
@@ -86,15 +88,9 @@ class Execution(ProcessProtocol):
         self._striking = self._reactor.callLater(STRIKE_SECONDS, self._strike)
 
     def _pids(self) -> set[int]:
-        """The runtime's children, whose numbers are nobody else's while it is there."""
-        found: set[int] = set()
+        """The runtime's children."""
         pid = getattr(self.transport, "pid", None)
-        if pid is None:
-            return found
-        for children in Path(f"/proc/{pid}/task").glob("*/children"):
-            with contextlib.suppress(OSError):
-                found.update(int(word) for word in children.read_text().split())
-        return found
+        return set() if pid is None else children(pid)
 
     # ProcessProtocol
 

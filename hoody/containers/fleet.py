@@ -28,7 +28,7 @@ from hoody.containers.storage import NoStorage, Storage
 from hoody.containers.transitions import Transition
 from hoody.containers.workshop import Workshop
 from hoody.errors import Conflict, DatabaseAway, HoodyError, NoSuchThing, NotServing, Unavailable
-from hoody.interfaces import IDestination, IDestinations, IStore, IVisit
+from hoody.interfaces import IDestination, IDestinations, IStore, ITransaction, IVisit
 from hoody.later import sleep
 from hoody.protocols.namespaces import InsideEndpoint
 from hoody.units import moment
@@ -75,7 +75,8 @@ class Fleet:
     _launches: DeferredSemaphore = field(
         factory=lambda: DeferredSemaphore(2 * (os.cpu_count() or 1)), init=False
     )
-    _absent: set[str] = field(factory=set, init=False)
+    _known_labels: set[str] | None = field(default=None, init=False)
+    _has_network: bool = field(default=False, init=False)
     _trims: LoopingCall | None = field(default=None, init=False)
 
     # The server's own life
@@ -95,38 +96,18 @@ class Fleet:
     async def start(self) -> None:
         """
         Find what was here before, and see to it: what runs goes on, what was begun is done
-        again or undone, what nobody knows of is removed.
+        again or undone, what nobody knows of is removed. Where containers cannot be, those that
+        run are still reached.
         """
+        try:
+            await self._find_all()
+        except Exception:
+            _log.failure("the containers could not be seen to")
+            self.lacks = "something broke as they were looked for; the server's log says what."
+        self.ready = True
         if self.lacks is not None:
             _log.warn("no containers here: {lacks}", lacks=self.lacks)
             return
-        await self._insist(self.workshop.tidy)
-        rows, images = await self._insist(self._known)
-        database = await self._insist(self._database)
-        try:
-            is_new = not (rows or images)
-            await deferToThread(lambda: self.storage.prepare(database, is_new=is_new))
-            await deferToThread(self.runtime.prepare)
-        except (NoStorage, OSError) as error:
-            self.lacks = getattr(error, "sentence", str(error))
-            self._absent = {name for row in rows for name in row.labels}
-            _log.warn("no containers here: {lacks}", lacks=self.lacks)
-            return
-        await self.network.take_up(rows)
-        for row in rows:
-            keeper = self._keep(row)
-            try:
-                await self._take_up(keeper)
-            except Exception:
-                _log.failure("container {name} could not be taken up", name=row.name)
-                if keeper.state == "unknown":
-                    keeper.life.adopt_failed()
-        known = {row.id for row in rows}
-        swept = await deferToThread(self.storage.sweep, images, known)
-        swept += await self.runtime.sweep(known)
-        if swept:
-            _log.info("removed what nobody knows of: {swept}", swept=", ".join(swept))
-        self.ready = True
         self._trims = LoopingCall(self._trim_logs)
         self._trims.clock = self.reactor
         self._trims.start(TRIM_SECONDS)
@@ -134,6 +115,59 @@ class Fleet:
             await self._insist(self.workshop.ensure_busybox)
         except HoodyError as error:
             _log.warn("no busybox: {reason}", reason=error.sentence)
+
+    async def _find_all(self) -> None:
+        if self.lacks is None:
+            await self._insist(self.workshop.tidy)
+        rows, images = await self._insist(self._known)
+        self._known_labels = {name for row in rows for name in row.labels}
+        if self.lacks is None:
+            self.lacks = await self._prepare(is_new=not (rows or images))
+        if self.lacks is not None:
+            await self._take_up_what_runs(rows)
+            return
+        await self._take_up_network(rows)
+        for row in rows:
+            await self._try_to_take_up(row)
+        known = {row.id for row in rows}
+        swept = await deferToThread(self.storage.sweep, images, known)
+        swept += await self.runtime.sweep(known)
+        if swept:
+            _log.info("removed what nobody knows of: {swept}", swept=", ".join(swept))
+
+    async def _prepare(self, *, is_new: bool) -> str | None:
+        """@return: what is missing."""
+        database = await self._insist(self._database)
+        try:
+            await deferToThread(lambda: self.storage.prepare(database, is_new=is_new))
+            await deferToThread(self.runtime.prepare)
+        except (NoStorage, OSError) as error:
+            return error.sentence if isinstance(error, NoStorage) else str(error)
+        return None
+
+    async def _take_up_what_runs(self, rows: list[Container]) -> None:
+        """What they need is in their own mounts, and goes on as it is."""
+        found = [(row, self.runtime.adopt(row)) for row in rows]
+        running = [(row, run) for row, run in found if run is not None]
+        if running:
+            await self._take_up_network(rows)
+        for row, run in running:
+            keeper = self._keep(row)
+            keeper.run = run
+            self._take_up_run(keeper, run)
+
+    async def _take_up_network(self, rows: list[Container]) -> None:
+        self._has_network = True
+        await self.network.take_up(rows)
+
+    async def _try_to_take_up(self, row: Container) -> None:
+        keeper = self._keep(row)
+        try:
+            await self._take_up(keeper)
+        except Exception:
+            _log.failure("container {name} could not be taken up", name=row.name)
+            if keeper.state == "unknown":
+                keeper.life.adopt_failed()
 
     async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
         """However long the database is away."""
@@ -155,16 +189,16 @@ class Fleet:
         return rows, {image.id for image in images}
 
     async def _take_up(self, keeper: Keeper) -> None:
-        row, life = keeper.container, keeper.life
+        row = keeper.container
         keeper.run = run = self.runtime.adopt(row)
         if row.status in (Status.CREATING, Status.COPYING) or row.pending in (
             "creating",
             "copying",
         ):
             # Nobody was told of it.
-            life.delete(self._order(keeper))
+            keeper.ask("delete", self._order(keeper))
         elif row.status is Status.DELETING:
-            life.delete(self._order(keeper))
+            keeper.ask("delete", self._order(keeper))
         elif run is not None:
             self._take_up_running(keeper, run)
         else:
@@ -173,6 +207,19 @@ class Fleet:
 
     def _take_up_running(self, keeper: Keeper, run: Run) -> None:
         row, life = keeper.container, keeper.life
+        self._take_up_run(keeper, run)
+        if row.status in (Status.STOPPED, Status.FAILED) or row.pending in ("stopping", "killing"):
+            by_hand = row.status_reason == MANUAL or row.pending is not None
+            keeper.ask("force_stop", evolve(self._order(keeper), by_hand=by_hand))
+        elif row.pending == "restarting":
+            keeper.ask("restart", self._order(keeper))
+        elif row.pending is not None:
+            still = life.state()
+            reason = row.status_reason if still == Status.PAUSED else None
+            self._write_down(keeper, Status(still), reason)
+
+    def _take_up_run(self, keeper: Keeper, run: Run) -> None:
+        row, life = keeper.container, keeper.life
         run.ended = keeper.ended
         if row.status is Status.PAUSED and row.pending != "resuming":
             ensureDeferred(run.cgroup.freeze(self.reactor)).addErrback(lambda _: None)
@@ -180,15 +227,6 @@ class Fleet:
         else:
             run.cgroup.thaw()
             life.adopt_running()
-        if row.status in (Status.STOPPED, Status.FAILED) or row.pending in ("stopping", "killing"):
-            by_hand = row.status_reason == MANUAL or row.pending is not None
-            life.force_stop(evolve(self._order(keeper), by_hand=by_hand))
-        elif row.pending == "restarting":
-            life.restart(self._order(keeper))
-        elif row.pending is not None:
-            still = life.state()
-            reason = row.status_reason if still == Status.PAUSED else None
-            self._write_down(keeper, Status(still), reason)
         ensureDeferred(self._furnish_again(keeper, run)).addErrback(_report, row.name)
 
     async def _furnish_again(self, keeper: Keeper, run: Run) -> None:
@@ -201,7 +239,7 @@ class Fleet:
         was_up = row.status in (Status.RUNNING, Status.PAUSED)
         rebooted = row.incarnation is None or row.incarnation.boot != boot_id()
         if row.pending in ("starting", "restarting") or (was_up and rebooted and row.autostart):
-            life.start(self._order(keeper))
+            keeper.ask("start", self._order(keeper))
         elif was_up or row.pending is not None:
             by_hand = row.pending in ("stopping", "killing")
             reason = "it ended while nobody looked"
@@ -235,6 +273,10 @@ class Fleet:
                         metadata={"reason": reason} if reason else {},
                     )
                 )
+            if status is Status.STOPPED and found.status is not status:
+                data: dict[str, object] = {"reason": reason}
+                order = self.order(ACTOR)
+                transaction.record(keeper.event("container.stopped", order, self.now, 0.0, data))
         keeper.container = changed
 
     async def stop(self) -> None:
@@ -249,7 +291,7 @@ class Fleet:
             if keeper.run is not None:
                 keeper.run.ended = None
                 keeper.run.close()
-        if self.ready:
+        if self._has_network:
             await self.network.leave([keeper.container for keeper in self.keepers.values()])
 
     async def _trim_logs(self) -> None:
@@ -347,7 +389,7 @@ class Fleet:
         )
 
     def _order(self, keeper: Keeper) -> Order:
-        order = self.order(ACTOR, by_hand=False)
+        order = evolve(self.order(ACTOR, by_hand=False), patient=True)
         order.done.addErrback(
             lambda failure: _log.warn(
                 "container {name}: {reason}",
@@ -366,23 +408,56 @@ class Fleet:
         if not self.ready:
             raise Unavailable("The containers are still being looked after; try again soon.")
 
-    def find(self, container_id: str) -> Keeper:
-        """Of one that the database knows to be this server's."""
+    def find(self, container: Container) -> Keeper:
+        """
+        @param container: of this server, as the database has it.
+        @raise Conflict: if nobody sees to it; soon somebody does.
+        """
         self.check()
-        keeper = self.keepers.get(container_id)
+        keeper = self.keepers.get(container.id)
         if keeper is None:
-            raise NoSuchThing(f"There is no container {container_id!r}.")
+            self._look_again(container.id)
+            raise Conflict(
+                f"The container {container.name!r} was not made as it should, and is being looked"
+                " after; ask again in a moment."
+            )
         return keeper
 
-    async def create(self, container: Container, order: Order) -> Keeper:
+    async def create(
+        self, write: Callable[[ITransaction], Awaitable[Container]], order: Order
+    ) -> Keeper:
         """
-        @param container: as its row is already.
+        @param write: adds its row, and returns that.
         @raise HoodyError: if it cannot be; nothing is left of it then.
         """
-        keeper = self._keep(container)
+        keeper: Keeper | None = None
+        try:
+            async with self.store.transaction() as transaction:
+                # Whoever finds the row finds who sees to it.
+                keeper = self._keep(await write(transaction))
+        except BaseException:
+            if keeper is not None:
+                self.gone(keeper)
+                self._look_again(keeper.container.id)
+            raise
         await keeper.ask("copy_from" if order.source_id else "create", order)
         await keeper.settled()
         return keeper
+
+    def _look_again(self, container_id: str) -> None:
+        """
+        If the database goes within a COMMIT, nobody can say whether what was written is true.
+        When it is back, one that nobody sees to is taken up as at a start.
+        """
+        looking = self._insist(lambda: self._take_up_stray(container_id))
+        ensureDeferred(looking).addErrback(_report, container_id)
+
+    async def _take_up_stray(self, container_id: str) -> None:
+        async with self.store.transaction() as transaction:
+            # Who is deleting it is waited for, and its keeper is there until that is done.
+            found = await transaction.containers.find(container_id, for_change=True)
+        if found is not None and found.id == container_id and container_id not in self.keepers:
+            await self._try_to_take_up(found)
 
     async def operate(self, keeper: Keeper, operation: str, order: Order) -> None:
         """@raise Conflict: if it makes no sense now, or something else is being done."""
@@ -409,6 +484,7 @@ class Fleet:
                 with contextlib.suppress(Exception):
                     await self._settled_within(keeper, late - self.reactor.seconds())
                 continue
+            self.check()
             by_hand = keeper.container.status_reason == MANUAL
             if state == "paused":
                 if by_hand:
@@ -438,9 +514,9 @@ class Fleet:
         """Bytes of memory that it may have."""
         return container.memory_limit or MEMORY
 
-    def is_absent(self, name: str) -> bool:
-        """Whether there is a container of this label, whose files are not there."""
-        return name in self._absent
+    def may_be(self, name: str) -> bool:
+        """Whether there is a container of this label, for all that we know."""
+        return self._known_labels is None or name in self._known_labels
 
     def destination(self, name: str) -> Keeper | None:
         """Who answers to a label."""
@@ -455,12 +531,14 @@ class Destinations:
     _fleet: Fleet
 
     def here(self, label: str) -> IDestination | None:
-        if not self._fleet.ready and self._fleet.lacks is None:
+        if not self._fleet.ready:
             raise Unavailable("The containers are still being looked after; try again soon.")
-        if self._fleet.is_absent(label):
-            raise Unavailable("The containers of this server are not there just now.")
         keeper = self._fleet.destination(label)
-        return None if keeper is None else Destination(self._fleet, keeper)
+        if keeper is not None:
+            return Destination(self._fleet, keeper)
+        if self._fleet.lacks is not None and self._fleet.may_be(label):
+            raise Unavailable("The containers of this server are not there just now.")
+        return None
 
     async def find(self, label: str) -> IDestination | None:
         return self.here(label)

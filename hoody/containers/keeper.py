@@ -25,6 +25,7 @@ from hoody.commands import CommandFailed
 from hoody.containers.container import MANUAL, Container, Incarnation, Status
 from hoody.containers.lifecycle import SETTLED, Core, Life, Machine, Task, unknown
 from hoody.containers.runtime import Run, RuntimeFailed
+from hoody.containers.storage import trouble
 from hoody.containers.transitions import Transition
 from hoody.errors import Conflict, DatabaseAway, HoodyError, Unavailable
 from hoody.later import sleep
@@ -50,6 +51,7 @@ class Order:
     @ivar actor: as the audit names them.
     @ivar by_hand: whether a person, or a program of theirs, asked for just this.
     @ivar grace: seconds between asking processes to end and making them.
+    @ivar patient: whether a database that is away is waited for before anything is done.
     @ivar began: by the reactor's clock.
     @ivar done: fires with C{None}, or a L{HoodyError}.
     """
@@ -59,6 +61,7 @@ class Order:
     request_id: str | None = None
     by_hand: bool = True
     grace: float
+    patient: bool = False
     source_id: str | None = None
     done: Deferred[None] = field(factory=Deferred)
 
@@ -125,14 +128,15 @@ class Keeper:
         @return: fires when it is done.
         @raise Conflict: if it makes no sense now.
         """
-        self._origin = self.state
+        origin = self.state
         try:
             getattr(self.life, operation)(order)
         except NoTransition:
             verb = operation.replace("_", "-")
             raise Conflict(
-                f"The container {self.container.name!r} is {self._origin}; it takes no {verb} now."
+                f"The container {self.container.name!r} is {origin}; it takes no {verb} now."
             ) from None
+        self._origin = origin
         return order.done
 
     async def settled(self) -> None:
@@ -164,6 +168,8 @@ class Keeper:
         _log.failure("container {name} failed", failure=failure, name=self.container.name)
         if not self.is_settled:
             self.life.failed()
+        if self.state == "gone":
+            self.around.gone(self)
         if not order.done.called:
             order.done.errback(CouldNot("It failed for a reason that is in the server's log."))
 
@@ -172,7 +178,7 @@ class Keeper:
     async def _perform(self, task: Task, order: Order) -> None:
         if task not in (Task.CREATE, Task.COPY, Task.BURY):
             try:
-                await self._note_pending(task)
+                await self._note_pending(task, order)
             except HoodyError as refusal:
                 getattr(self.life, f"back_to_{self._origin}")()
                 order.done.errback(refusal)
@@ -190,22 +196,12 @@ class Keeper:
             Task.BURY: self._bury,
         }
         error: HoodyError | None = None
+        outcome: Outcome | None
         try:
-            outcome: Outcome | None = await tasks[task](order)
+            outcome = await tasks[task](order)
         except Exception as failed:
-            reason = str(failed).rstrip(".")
-            if not isinstance(failed, _BAD):
-                reason = "for a reason that is in the server's log"
-                _log.failure("container {name}: {task} broke", name=self.container.name, task=task)
-            if task in (Task.CREATE, Task.COPY):
-                outcome = None
-            elif task is Task.PAUSE:
-                outcome = self._still_runs()
-            else:
-                outcome = Outcome(
-                    status=Status.FAILED, reason=reason, event_type="container.failed"
-                )
-            error = CouldNot(f"The container {self.container.name!r} failed: {reason}.")
+            error, reason = self._in_words(task, failed)
+            outcome = await self._after_failure(task, reason)
         if outcome is None:
             await self._forget(task, order, error)
         else:
@@ -215,6 +211,45 @@ class Keeper:
         if not order.done.called:
             order.done.errback(error) if error is not None else order.done.callback(None)
 
+    def _in_words(self, task: Task, failed: Exception) -> tuple[HoodyError, str]:
+        """What to tell who asked, and why it failed."""
+        if isinstance(failed, OSError) and not isinstance(failed, TimeoutError):
+            failed = trouble(failed)
+        if isinstance(failed, HoodyError):
+            reason = failed.sentence.rstrip(".")
+        elif isinstance(failed, _BAD):
+            reason = str(failed).rstrip(".")
+        else:
+            reason = "for a reason that is in the server's log"
+            _log.failure("container {name}: {task} broke", name=self.container.name, task=task)
+        if isinstance(failed, HoodyError) and task in (Task.CREATE, Task.COPY):
+            return failed, reason
+        return CouldNot(f"The container {self.container.name!r} failed: {reason}."), reason
+
+    async def _after_failure(self, task: Task, reason: str) -> Outcome | None:
+        """What it is now: nothing is to be left half-made, nor to run that is said not to."""
+        if task is Task.PAUSE:
+            return self._still_runs()
+        if task in (Task.CREATE, Task.COPY):
+            try:
+                await deferToThread(self.around.storage.remove_container, self.container.id)
+            except OSError as error:
+                # The next start sweeps it away.
+                _log.error(
+                    "what was made of {name} stays on the disk: {reason}",
+                    name=self.container.name,
+                    reason=error.strerror,
+                )
+            return None
+        run, self.run = self.run, None
+        if run is not None:
+            run.abandon(self.around.reactor)
+        try:
+            await self.around.runtime.clear(self.container.id)
+        except (RuntimeFailed, OSError) as error:
+            _log.error("container {name}: {error}", name=self.container.name, error=error)
+        return Outcome(status=Status.FAILED, reason=reason, event_type="container.failed")
+
     def _still_runs(self) -> Outcome:
         run = self.run
         assert run is not None
@@ -222,14 +257,10 @@ class Keeper:
             status=Status.RUNNING, reason=None, event_type=None, incarnation=run.incarnation
         )
 
-    async def _create(self, order: Order) -> Outcome | None:
+    async def _create(self, order: Order) -> Outcome:
         own, storage = self.container, self.around.storage
         volumes = [volume.name for volume in own.volumes]
-        try:
-            await deferToThread(storage.make_container, own.id, volumes, own.disk_limit)
-        except (OSError, HoodyError) as error:
-            await self._undo(order, error)
-            return None
+        await deferToThread(storage.make_container, own.id, volumes, own.disk_limit)
         return Outcome(
             status=Status.STOPPED,
             reason=None,
@@ -237,7 +268,7 @@ class Keeper:
             data={"image": own.container_image},
         )
 
-    async def _copy(self, order: Order) -> Outcome | None:
+    async def _copy(self, order: Order) -> Outcome:
         source = self.around.keepers.get(order.source_id or "")
         if source is not None:
             await source.hold()
@@ -247,38 +278,27 @@ class Keeper:
             if source is not None:
                 source.release()
 
-    async def _copy_of(self, source: Keeper | None, order: Order) -> Outcome | None:
+    async def _copy_of(self, source: Keeper | None, order: Order) -> Outcome:
         own, storage = self.container, self.around.storage
         if source is None or source.state == "gone":
-            await self._undo(order, Conflict("What was to be copied has been deleted meanwhile."))
-            return None
+            raise Conflict("What was to be copied has been deleted meanwhile.")
         frozen = source.run if source.state == "running" else None
         try:
             if frozen is not None:
                 await frozen.cgroup.freeze(self.around.reactor)
-            try:
-                await deferToThread(
-                    storage.copy_container, source.container.id, own.id, own.disk_limit
-                )
-            finally:
-                if frozen is not None:
-                    with contextlib.suppress(OSError):  # it may have ended
-                        frozen.cgroup.thaw()
-        except (OSError, HoodyError, TimeoutError) as error:
-            await self._undo(order, error)
-            return None
+            await deferToThread(
+                storage.copy_container, source.container.id, own.id, own.disk_limit
+            )
+        finally:
+            if frozen is not None:
+                with contextlib.suppress(OSError):  # it may have ended
+                    frozen.cgroup.thaw()
         return Outcome(
             status=Status.STOPPED,
             reason=None,
             event_type="container.copied",
             data={"source": source.container.name},
         )
-
-    async def _undo(self, order: Order, error: BaseException) -> None:
-        """Nothing is to be left of what could not be made."""
-        await deferToThread(self.around.storage.remove_container, self.container.id)
-        said = error if isinstance(error, HoodyError) else CouldNot(f"It could not be: {error}.")
-        order.done.errback(said)
 
     async def _start(self, order: Order) -> Outcome:
         self.run = await self.around.launch(self.container)
@@ -295,8 +315,6 @@ class Keeper:
             actor="container", began=self.around.reactor.seconds(), by_hand=False, grace=0
         )
         order.done.addErrback(lambda _: None)
-        if self.is_settled:  # else it is that of what is being done
-            self._origin = self.state
         self.life.ended(order)
 
     async def _stop(self, order: Order) -> Outcome:
@@ -317,13 +335,14 @@ class Keeper:
         )
 
     async def _end_run(self, grace: float) -> None:
-        run, self.run = self.run, None
+        run = self.run
         if run is None:
             await self.around.runtime.clear(self.container.id)
         else:
             run.ended = None
             await self.around.close_door(self.container.id)
             await self.around.runtime.stop(run, self.container.id, grace)
+            self.run = None
 
     async def _restart(self, order: Order) -> Outcome:
         await self._end_run(order.grace)
@@ -364,13 +383,25 @@ class Keeper:
 
     # What is written down
 
-    async def _note_pending(self, task: Task) -> None:
+    async def _note_pending(self, task: Task, order: Order) -> None:
+        while True:
+            try:
+                await self._write_pending(task)
+                return
+            except DatabaseAway:
+                if not order.patient:
+                    raise
+                await sleep(self.around.reactor, _DATABASE_PAUSE)
+
+    async def _write_pending(self, task: Task) -> None:
         changes: dict[str, Any] = {"pending": str(task)}
         if task is Task.DELETE:
             changes["status"] = Status.DELETING
         async with self.around.store.transaction() as transaction:
             found = await transaction.containers.find(self.container.id, for_change=True)
             if found is None:
+                if task is Task.DELETE:
+                    return  # its files may be there
                 raise Conflict(f"The container {self.container.name!r} is gone.")
             found = evolve(found, **changes)
             await transaction.containers.change(found)
@@ -418,7 +449,7 @@ class Keeper:
                 data = dict(outcome.data)
                 if outcome.reason:
                     data["error" if outcome.status is Status.FAILED else "reason"] = outcome.reason
-                transaction.record(self._event(outcome.event_type, order, now, took, data))
+                transaction.record(self.event(outcome.event_type, order, now, took, data))
         self.container = changed
 
     async def _forget(self, task: Task, order: Order, error: HoodyError | None) -> None:
@@ -430,7 +461,7 @@ class Keeper:
                 async with self.around.store.transaction() as transaction:
                     await transaction.containers.remove(self.container.id)
                     if task is Task.DELETE:
-                        transaction.record(self._event("container.deleted", order, now, took, {}))
+                        transaction.record(self.event("container.deleted", order, now, took, {}))
                 break
             except DatabaseAway as away:
                 if not order.done.called:
@@ -439,7 +470,7 @@ class Keeper:
         (self.life.done if task is Task.DELETE else self.life.failed)()
         self.around.gone(self)
 
-    def _event(
+    def event(
         self, event_type: str, order: Order, now: datetime, took: float, data: dict[str, object]
     ) -> Event:
         own = self.container

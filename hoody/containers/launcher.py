@@ -133,9 +133,10 @@ def mount_overlay(lower: str, own: str, target: str, base: int) -> None:
 
 def main(plan: dict[str, Any]) -> None:
     """
-    C{bundle}: the runtime's folder; C{image} and C{own}: subvolumes; C{volumes}: their paths
-    by name; C{base} and C{size}: the range of ids; C{dense}: whether equal memory is to be
-    merged; C{log}: where output goes; C{command}: the runtime's.
+    C{parent}: the server's pid, with which it ends; C{bundle}: the runtime's folder; C{image}
+    and C{own}: subvolumes; C{volumes}: their paths by name; C{base} and C{size}: the range of
+    ids; C{dense}: whether equal memory is to be merged; C{log}: where output goes; C{command}:
+    the runtime's.
     """
     bundle, base, size = plan["bundle"], plan["base"], plan["size"]
     _checked(_libc.unshare(CLONE_NEWNS), "unshare")
@@ -155,12 +156,20 @@ def main(plan: dict[str, Any]) -> None:
     os.dup2(nothing, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    # Else it would make a container behind the back of the server that comes next. Not earlier:
+    # who takes another user id loses this.
+    _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    if os.getppid() != plan["parent"]:
+        sys.exit(1)
     os.execv(plan["command"][0], plan["command"])  # noqa: S606  # the runtime
 
 
 if __name__ == "__main__":
     try:
         main(json.load(sys.stdin))
+    except OSError as error:
+        print(f"its root cannot be made: {error.strerror or error}", file=sys.stderr)
+        sys.exit(125)
     except Exception as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         sys.exit(125)

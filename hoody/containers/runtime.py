@@ -23,7 +23,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from hoody import commands
-from hoody.commands import CommandFailed
+from hoody.commands import CommandFailed, speakable
 from hoody.containers.cgroups import Cgroup, Hierarchies
 from hoody.containers.container import Container, Incarnation
 from hoody.containers.network.namespaces import NetworkNamespace, NotAContainer
@@ -31,15 +31,16 @@ from hoody.containers.spec import OPEN_FILES, RANGE, Surroundings, first_id, spe
 from hoody.containers.storage import Storage
 from hoody.errors import HoodyError
 from hoody.later import sleep
-from hoody.pidfds import Ended, exit_status, send
+from hoody.pidfds import Ended, exit_status, kill, reap, send
 
-CREATE_SECONDS = 30.0
-CALL_SECONDS = 15.0
 KILL_SECONDS = 10.0
 """How long processes may take to end that were killed."""
+REMOVE_SECONDS = 2.0
+"""How long control groups may take to be empty of who has ended."""
 STATUS_SECONDS = 1.0
 """How long it may take to hear how one ended that was no child of ours."""
 
+_UNKILLABLE = f"its processes did not end in {KILL_SECONDS:g} s"
 _LAUNCHER = str(Path(__file__).with_name("launcher.py"))
 _INITS = ("/usr/bin/tini-static", "/usr/bin/docker-init")
 
@@ -121,8 +122,16 @@ class Run:
         self._waiting.remove(done)
         done.callback(None)
 
+    def abandon(self, reactor: Any) -> None:
+        """As L{close}; it may end only later, and is not to stay a zombie then."""
+        if not self.over:
+            with contextlib.suppress(ProcessLookupError):
+                reap(reactor, os.pidfd_open(self.incarnation.pid))
+        self.close()
+
     def close(self) -> None:
         """Know nothing of it any more."""
+        self.ended = None
         if self._watch is not None:
             self._watch.cancel()
         if self._descriptor >= 0:
@@ -135,6 +144,7 @@ class Run:
 class Runtime:
     """
     @ivar program: the OCI runtime's path.
+    @ivar seconds: how long it may take, at each call.
     @ivar state: a folder that a reboot may forget.
     @ivar server_id: whose containers these are.
     @ivar logs: where output goes, by container id.
@@ -144,6 +154,7 @@ class Runtime:
     program: str
     storage: Storage
     hierarchies: Hierarchies
+    seconds: float
     state: Path = field(default=Path(), init=False)
     server_id: str = field(default="", init=False)
     init: str | None = field(init=False)
@@ -207,14 +218,13 @@ class Runtime:
             run.watch(self._reactor)
             run.began = self._reactor.seconds()
         except Exception as error:
+            reason = error.sentence.rstrip(".") if isinstance(error, HoodyError) else str(error)
             if run is not None:
-                run.close()
-            reason = self._reason(error, container.id)
-            await self.clear(container.id)
-            if run is not None:
-                # Nobody watches it; it is ours to be heard of, or stays a zombie.
-                with contextlib.suppress(ChildProcessError):
-                    os.waitpid(run.incarnation.pid, os.WNOHANG)  # noqa: ASYNC222  # it does not wait
+                run.abandon(self._reactor)
+            try:
+                await self.clear(container.id)
+            except (RuntimeFailed, OSError) as more:
+                reason = f"{reason}; and then: {more}"
             raise RuntimeFailed(reason) from error
         return run
 
@@ -251,6 +261,7 @@ class Runtime:
     async def _create(self, container: Container, bundle: Path, dense: bool) -> None:
         own = self.storage.container_path(container.id)
         plan = {
+            "parent": os.getpid(),
             "bundle": str(bundle),
             "image": str(self.storage.image_path(container.image_id)),
             "own": str(own / "root"),
@@ -264,16 +275,23 @@ class Runtime:
                 *("--bundle", str(bundle), "--pid-file", str(bundle / "pid"), container.id),
             ],
         }
-        await commands.run(
-            self._reactor,
-            [sys.executable, "-I", "-S", _LAUNCHER],
-            given=json.dumps(plan).encode(),
-            seconds=CREATE_SECONDS,
-        )
+        try:
+            await commands.run(
+                self._reactor,
+                [sys.executable, "-I", "-S", _LAUNCHER],
+                given=json.dumps(plan).encode(),
+                seconds=self.seconds,
+            )
+        except CommandFailed as error:
+            raise self._failed("create", error, container.id) from error
 
     def _find(self, container: Container, bundle: Path) -> Run:
-        pid = int((bundle / "pid").read_text())
-        network = NetworkNamespace.of(pid)
+        try:
+            pid = int((bundle / "pid").read_text())
+            network = NetworkNamespace.of(pid)
+        except (OSError, ValueError, OverflowError, NotAContainer) as error:
+            name = os.path.basename(self.program)
+            raise RuntimeFailed(f"{name} create: it said that it was done, and was not") from error
         incarnation = Incarnation(
             pid=pid, started=started_at(pid), boot=boot_id(), network=network.inode
         )
@@ -315,8 +333,8 @@ class Runtime:
             with contextlib.suppress(OSError):
                 run.cgroup.thaw()
             if not await run.until_over(self._reactor, KILL_SECONDS):
-                run.close()
-                raise RuntimeFailed(f"its processes did not end in {KILL_SECONDS:g} s")
+                run.abandon(self._reactor)
+                raise RuntimeFailed(_UNKILLABLE)
         run.close()
         await self.clear(container_id)
 
@@ -327,20 +345,53 @@ class Runtime:
         @raise RuntimeFailed: if something cannot be got rid of.
         """
         cgroup = self.cgroup(container_id)
-        if (self._root / container_id).exists():
-            with contextlib.suppress(OSError):
-                cgroup.thaw()  # a frozen one is not deleted
-            await self._call("delete", container_id, "--force")
-        for pid in cgroup.pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        with contextlib.suppress(OSError):
-            cgroup.remove()
-            Cgroup(self.hierarchies, f"/hoody/{self.server_id}").remove()  # if that was the last
+        await self._end_all(cgroup)
+        known = self._root / container_id
+        if known.exists():
+            try:
+                await self._call("delete", container_id, "--force")
+            except RuntimeFailed as error:
+                # Nothing of it runs, so what the runtime has of it is files.
+                _log.error(
+                    "container {container_id} is cleared without the runtime: {reason}",
+                    container_id=container_id,
+                    reason=str(error),
+                )
+                shutil.rmtree(known, ignore_errors=True)
+        await self._remove(cgroup)
         bundle = self._bundle(container_id)
         if bundle.exists():
             shutil.rmtree(bundle)
         self._log_file(container_id).unlink(missing_ok=True)
+
+    async def _end_all(self, cgroup: Cgroup) -> None:
+        """@raise RuntimeFailed: if some of its processes do not end."""
+        late = self._reactor.seconds() + KILL_SECONDS
+        killed: set[int] = set()
+        while pids := set(cgroup.pids):
+            for pid in pids - killed:
+                kill(self._reactor, pid)
+            killed |= pids
+            with contextlib.suppress(OSError):
+                cgroup.thaw()  # none ends that is frozen
+            if self._reactor.seconds() > late:
+                raise RuntimeFailed(_UNKILLABLE)
+            await sleep(self._reactor, 0.005)
+
+    async def _remove(self, cgroup: Cgroup) -> None:
+        """@raise RuntimeFailed: if it stays."""
+        late = self._reactor.seconds() + REMOVE_SECONDS
+        while True:
+            try:
+                cgroup.remove()
+                break
+            except OSError as error:
+                # Who has just ended is in it still.
+                if self._reactor.seconds() > late:
+                    raise RuntimeFailed(f"its control group stays: {error.strerror}") from error
+                await sleep(self._reactor, 0.01)
+        with contextlib.suppress(OSError):
+            Cgroup(self.hierarchies, f"/hoody/{self.server_id}").remove()  # if that was the last
 
     async def sweep(self, known: set[str]) -> list[str]:
         """Clear what is of no container that we know. @return: which that was."""
@@ -393,26 +444,28 @@ class Runtime:
     async def _call(self, call: str, container_id: str, *words: str) -> None:
         command = [*self._words(call, container_id), *words, container_id]
         try:
-            await commands.run(self._reactor, command, seconds=CALL_SECONDS)
+            await commands.run(self._reactor, command, seconds=self.seconds)
         except CommandFailed as error:
-            raise RuntimeFailed(self._reason(error, container_id)) from error
+            raise self._failed(call, error, container_id) from error
 
-    def _reason(self, error: BaseException, container_id: str) -> str:
+    def _failed(self, call: str, error: CommandFailed, container_id: str) -> RuntimeFailed:
         """What the runtime itself says of it, if it does."""
-        if isinstance(error, HoodyError):
-            return error.sentence
+        said = self._last_error(container_id)
+        return RuntimeFailed(said or f"{os.path.basename(self.program)} {call}: {error.said}")
+
+    def _last_error(self, container_id: str) -> str:
         log = self._log_file(container_id)
         try:
             lines = log.read_text("utf-8", "replace").splitlines()
             log.unlink()
         except OSError:
-            lines = []
+            return ""
         for line in reversed(lines):
             with contextlib.suppress(ValueError):
                 entry = json.loads(line)
-                if entry.get("level") == "error":
-                    return str(entry["msg"])
-        return str(error)
+                if isinstance(entry, dict) and entry.get("level") == "error":
+                    return speakable(str(entry.get("msg")))
+        return ""
 
 
 def _private(path: str, flags: int) -> int:

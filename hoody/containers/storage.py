@@ -38,6 +38,19 @@ class NoStorage(Unavailable):
     """There is no place for containers."""
 
 
+def trouble(error: OSError) -> Unavailable:
+    """What to tell who wanted something of it."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable(
+            "The disk for containers is full; delete some, or images, or give it more room."
+        )
+    if error.errno == errno.EROFS:
+        return Unavailable(
+            "The file system for containers can only be read just now; the kernel's log says why."
+        )
+    return Unavailable(f"The file system for containers does not do it: {error.strerror}.")
+
+
 @define(eq=False)
 class Storage:
     """
@@ -263,6 +276,8 @@ class Storage:
 
     def limit_container(self, container_id: str, most: int | None) -> None:
         """@raise NoStorage: if there is to be a limit, and nothing counts."""
+        if not self.limits and most is not None:
+            self._count()  # it may have been full before
         if not self.limits:
             if most is not None:
                 raise NoStorage(

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from attrs import define, evolve, field
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from hoody import commands
 from hoody.commands import CommandFailed
 from hoody.containers.image import BUSYBOX, Image, ImageStatus
-from hoody.containers.storage import Storage
+from hoody.containers.storage import Storage, trouble
 from hoody.errors import (
     CallerError,
     Conflict,
@@ -132,11 +133,18 @@ class Workshop:
             raise Conflict(
                 f"name: there is an image {name!r} already; choose another name, or delete it."
             ) from None
+        except DatabaseAway:
+            # It may be true all the same, and nobody makes it.
+            removing = self._insist(lambda transaction: transaction.images.remove(image.id))
+            ensureDeferred(removing).addErrback(_report, name)
+            raise
         self.making[name] = "begun"
         try:
             done = await self._build(image, asked, progress)
-        except BaseException:
+        except BaseException as error:
             await self._undo(image)
+            if isinstance(error, OSError):
+                raise trouble(error) from error
             raise
         finally:
             del self.making[name]
@@ -186,8 +194,19 @@ class Workshop:
         return found
 
     async def _undo(self, image: Image) -> None:
-        await deferToThread(self._storage.remove_image, image.id)
+        await self._remove_files(image)
         await self._insist(lambda transaction: transaction.images.remove(image.id))
+
+    async def _remove_files(self, image: Image) -> None:
+        """What nobody knows of any more is in nobody's way until the next start sweeps it away."""
+        try:
+            await deferToThread(self._storage.remove_image, image.id)
+        except OSError as error:
+            _log.error(
+                "the files of the image {name} stay on the disk: {reason}",
+                name=image.name,
+                reason=error.strerror,
+            )
 
     async def _insist(self, work: Callable[[Any], Any]) -> None:
         """What is done already is written down, however long the database is away."""
@@ -216,5 +235,9 @@ class Workshop:
             raise Conflict(
                 f"The image {name!r} is in use; delete the containers that are made of it first."
             ) from None
-        await deferToThread(self._storage.remove_image, found.id)
+        await self._remove_files(found)
         return found
+
+
+def _report(failure: Any, name: str) -> None:
+    _log.failure("the image {name} could not be seen to", failure=failure, name=name)

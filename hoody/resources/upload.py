@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,9 @@ from zope.interface import implementer
 from hoody.auth.tokens import Scope
 from hoody.containers.fleet import Fleet
 from hoody.containers.image import Image, is_name
+from hoody.containers.storage import trouble
 from hoody.containers.workshop import Workshop
-from hoody.errors import CallerError, HoodyError, Unavailable
+from hoody.errors import CallerError, HoodyError
 from hoody.interfaces import IIntake
 from hoody.pipes import queries
 from hoody.protocols.channel import Reading
@@ -84,7 +86,10 @@ class Upload:
         self._name = name
         self._target = path
         self._reading = Reading(request.channel)
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise trouble(error) from error
         self._kept = bytearray()
         self._writing = self._ended = self._gone = False
         request.attend()
@@ -141,7 +146,7 @@ class Upload:
         self._clear()
         error: HoodyError
         if isinstance(failure.value, OSError):
-            error = Unavailable(f"The upload could not be kept: {failure.value.strerror}.")
+            error = trouble(failure.value)
         else:
             error = failures.understood(failure)
         if not self._request.gone:
@@ -151,7 +156,10 @@ class Upload:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-            self._target.unlink(missing_ok=True)
+            with contextlib.suppress(
+                OSError
+            ):  # it is gone, or nothing can be: the next start looks
+                self._target.unlink()
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

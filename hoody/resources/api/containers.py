@@ -16,7 +16,16 @@ from hoody.containers.container import DOOR_PORT, PORT, Container, Status, Volum
 from hoody.containers.fleet import Fleet
 from hoody.containers.image import Image, ImageStatus
 from hoody.containers.keeper import Keeper, Order
-from hoody.errors import CallerError, Conflict, Misdirected, NoSuchThing, Taken
+from hoody.containers.storage import trouble
+from hoody.errors import (
+    CallerError,
+    Conflict,
+    DatabaseAway,
+    HoodyError,
+    Misdirected,
+    NoSuchThing,
+    Taken,
+)
 from hoody.interfaces import IStore, ITransaction
 from hoody.later import to_its_end
 from hoody.projects import Project
@@ -277,53 +286,60 @@ class ContainersFace:
         if body.kvm:
             raise CallerError("kvm: true will not do; containers share the machine's kernel.")
         name = body.name or _made_up(body.container_image)
+        of: Project | None = None
+
+        async def write(transaction: ITransaction) -> Container:
+            nonlocal of
+            of = await self._room_in(transaction, project)
+            image = await self._image(transaction, body.container_image)
+            container = Container(
+                id=new_id(call.now),
+                project_id=of.id,
+                server_id=self._fleet.server_id,
+                name=name,
+                alias=body.alias,
+                color=body.color,
+                comment=body.comment,
+                container_image=image.name,
+                image_id=image.id,
+                image_config=image.config,
+                command=command_of(body.command),
+                port=body.port or _port_of(image),
+                exposed_ports=tuple(body.exposed_ports),
+                environment_vars=body.environment_vars,
+                volumes=_volumes(body.volumes),
+                ssh_public_key=body.ssh_public_key,
+                autostart=body.autostart,
+                idle_timeout_seconds=body.idle_timeout_seconds,
+                access=body.access,
+                egress=body.egress,
+                memory_limit=body.memory_limit,
+                disk_limit=body.disk_limit,
+                cpu_limit=body.cpu_limit,
+                pending="creating",
+                number=await transaction.containers.free_number(self._fleet.server_id),
+                created_at=call.now,
+                updated_at=call.now,
+            )
+            await transaction.containers.add(container)
+            return container
+
         try:
-            async with self._store.transaction() as transaction:
-                of = await self._room_in(transaction, project)
-                image = await self._image(transaction, body.container_image)
-                container = Container(
-                    id=new_id(call.now),
-                    project_id=of.id,
-                    server_id=self._fleet.server_id,
-                    name=name,
-                    alias=body.alias,
-                    color=body.color,
-                    comment=body.comment,
-                    container_image=image.name,
-                    image_id=image.id,
-                    image_config=image.config,
-                    command=command_of(body.command),
-                    port=body.port or _port_of(image),
-                    exposed_ports=tuple(body.exposed_ports),
-                    environment_vars=body.environment_vars,
-                    volumes=_volumes(body.volumes),
-                    ssh_public_key=body.ssh_public_key,
-                    autostart=body.autostart,
-                    idle_timeout_seconds=body.idle_timeout_seconds,
-                    access=body.access,
-                    egress=body.egress,
-                    memory_limit=body.memory_limit,
-                    disk_limit=body.disk_limit,
-                    cpu_limit=body.cpu_limit,
-                    pending="creating",
-                    number=await transaction.containers.free_number(self._fleet.server_id),
-                    created_at=call.now,
-                    updated_at=call.now,
-                )
-                await transaction.containers.add(container)
+            keeper = await self._fleet.create(write, self._order(call))
         except Taken:
             raise _taken(name, body.alias) from None
-        keeper = await self._fleet.create(container, self._order(call))
         if body.start:
             await self._start(call, keeper)
         return self.row_of(call, keeper.container, of)
 
     async def _start(self, call: Call, keeper: Keeper) -> None:
         """That it was made is true, whatever becomes of it: its row says that."""
-        order = self._order(call)
-        order.done.addErrback(lambda _: None)
-        keeper.ask("start", order)
-        await order.done
+        try:
+            await keeper.ask("start", self._order(call))
+        except DatabaseAway:
+            raise
+        except HoodyError:
+            await keeper.settled()  # a request to its name may be starting it already
 
     async def copy_container(self, call: Call, container: str) -> ContainerRow:
         return await to_its_end(self._copy(call, container))
@@ -335,35 +351,44 @@ class ContainersFace:
             raise NoSuchThing(f"source_snapshot: there is no {body.source_snapshot!r}.")
         if body.name is not None:
             _check_name("name", body.name)
+        async with self._store.transaction() as transaction:
+            source = await find_container(transaction, call.principal, container)
+            self.check_ours(source)
+        name = body.name or _made_up(source.name)
+        of: Project | None = None
+
+        async def write(transaction: ITransaction) -> Container:
+            nonlocal of
+            source = await find_container(transaction, call.principal, container)
+            self.check_ours(source)
+            project = body.target_project_id or source.project_id
+            of = await self._room_in(transaction, project)
+            copied = evolve(
+                source,
+                id=new_id(call.now),
+                project_id=of.id,
+                name=name,
+                alias=None,
+                status=Status.COPYING,
+                status_reason=None,
+                pending="copying",
+                wake_count=0,
+                last_wake_ms=None,
+                idle_since=None,
+                last_activity_at=None,
+                source_container_id=source.id,
+                number=await transaction.containers.free_number(self._fleet.server_id),
+                incarnation=None,
+                created_at=call.now,
+                updated_at=call.now,
+            )
+            await transaction.containers.add(copied)
+            return copied
+
         try:
-            async with self._store.transaction() as transaction:
-                source = await find_container(transaction, call.principal, container)
-                self.check_ours(source)
-                project = body.target_project_id or source.project_id
-                of = await self._room_in(transaction, project)
-                copied = evolve(
-                    source,
-                    id=new_id(call.now),
-                    project_id=of.id,
-                    name=body.name or _made_up(source.name),
-                    alias=None,
-                    status=Status.COPYING,
-                    status_reason=None,
-                    pending="copying",
-                    wake_count=0,
-                    last_wake_ms=None,
-                    idle_since=None,
-                    last_activity_at=None,
-                    source_container_id=source.id,
-                    number=await transaction.containers.free_number(self._fleet.server_id),
-                    incarnation=None,
-                    created_at=call.now,
-                    updated_at=call.now,
-                )
-                await transaction.containers.add(copied)
+            keeper = await self._fleet.create(write, self._order(call, source.id))
         except Taken:
-            raise _taken(copied.name, None) from None
-        keeper = await self._fleet.create(copied, self._order(call, source.id))
+            raise _taken(name, None) from None
         await self._start(call, keeper)
         return self.row_of(call, keeper.container, of)
 
@@ -407,26 +432,29 @@ class ContainersFace:
                     transaction, call.principal, container, for_change=True
                 )
                 self.check_ours(found)
-                keeper = self._fleet.find(found.id)
+                keeper = self._fleet.find(found)
                 changed = evolve(found, updated_at=call.now, **changes)
                 await transaction.containers.change(changed)
                 project = await transaction.projects.find(found.project_id)
-                await self._reshape(keeper, found, changed)
+                await self._reshape(found, changed)
         except Taken:
             raise _taken(changes.get("name") or found.name, changes.get("alias")) from None
         keeper.container = changed
         self._fleet.relabel(keeper)
         return self.row_of(call, changed, project)
 
-    async def _reshape(self, keeper: Keeper, before: Container, after: Container) -> None:
+    async def _reshape(self, before: Container, after: Container) -> None:
         """What is on the disk; before the row is true, which may refer to it."""
         storage = self._fleet.storage
-        for volume in after.volumes:
-            await deferToThread(storage.make_volume, after.id, volume.name)
-        if before.disk_limit != after.disk_limit or (
-            after.disk_limit is not None and before.volumes != after.volumes
-        ):
-            await deferToThread(storage.limit_container, after.id, after.disk_limit)
+        try:
+            for volume in after.volumes:
+                await deferToThread(storage.make_volume, after.id, volume.name)
+            if before.disk_limit != after.disk_limit or (
+                after.disk_limit is not None and before.volumes != after.volumes
+            ):
+                await deferToThread(storage.limit_container, after.id, after.disk_limit)
+        except OSError as error:
+            raise trouble(error) from error
 
     async def delete_container(self, call: Call, container: str) -> ContainerRow:
         keeper, project = await self._own(call, container)
@@ -455,7 +483,7 @@ class ContainersFace:
             found = await find_container(transaction, call.principal, container)
             self.check_ours(found)
             project = await transaction.projects.find(found.project_id)
-        return self._fleet.find(found.id), project
+        return self._fleet.find(found), project
 
     def _order(self, call: Call, source_id: str | None = None) -> Order:
         return self._fleet.order(

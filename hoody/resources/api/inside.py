@@ -192,7 +192,7 @@ class InsideFace:
         async with self._store.transaction() as transaction:
             found = await find_container(transaction, call.principal, container)
         self._containers.check_ours(found)
-        return self._fleet.find(found.id)
+        return self._fleet.find(found)
 
     # Commands
 
@@ -337,7 +337,7 @@ class InsideFace:
         async with self._store.transaction() as transaction:
             found = await find_container(transaction, call.principal, container, for_change=True)
             self._containers.check_ours(found)
-            keeper = self._fleet.find(found.id)
+            keeper = self._fleet.find(found)
             changed: Container = evolve(
                 found, environment_vars=change(found.environment_vars), updated_at=call.now
             )
