@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -47,8 +48,24 @@ def run(*words: str) -> str:
     return subprocess.run(words, check=True, capture_output=True, text=True).stdout
 
 
-BLOCK = "--container-network=198.19.192.0/20"
-"""A server that somebody runs on this machine keeps its own."""
+def _own_block() -> str:
+    """
+    A part of the usual network that no other tests have just now. What somebody runs on this
+    machine has the beginning of it.
+    """
+    for third in range(16, 256, 16):
+        # Open, and so locked, as long as we live.
+        lock = os.open(f"/tmp/hoody-test-block-{third}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+        else:
+            return f"198.19.{third}.0/20"
+    raise AssertionError("too many tests at once")
+
+
+BLOCK = f"--container-network={_own_block()}"
 
 
 class House:
