@@ -33,11 +33,17 @@ from hoody.store.memory import MemoryStore
 
 
 @implementer(IVisit)
+@frozen
 class _Visit:
+    wake = None
+
+    async def endpoint(self, port: int) -> IStreamClientEndpoint:
+        return TCP4ClientEndpoint(the_reactor, "127.0.0.1", port)
+
     def answered(self) -> None:
         """Nobody has to know."""
 
-    moved = ended = answered
+    connected = moved = ended = answered
 
 
 @implementer(IDestinations, IDestination)
@@ -57,9 +63,6 @@ class _Container:
 
     async def find(self, label: str) -> IDestination | None:
         return self
-
-    async def endpoint(self, port: int) -> IStreamClientEndpoint:
-        return TCP4ClientEndpoint(the_reactor, "127.0.0.1", port)
 
     def visit(self) -> IVisit:
         return _Visit()

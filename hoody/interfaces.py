@@ -232,6 +232,9 @@ class IProjects(Interface):
         @param for_change: nobody else is to change it before this transaction is over.
         """
 
+    async def idle_timeouts() -> dict[str, int]:
+        """C{idle_timeout_seconds} of all, by their ids."""
+
     async def page(
         offset: int, limit: int, sort_by: str, ascending: bool
     ) -> tuple[list[Project], int]:
@@ -411,13 +414,6 @@ class IDestination(Interface):
     port: int = Attribute("The main port.")
     ports: frozenset[int] = Attribute("All that may be reached from outside.")
 
-    async def endpoint(port: int) -> IStreamClientEndpoint:
-        """
-        Have it run, which may take a while, and say where to connect to.
-
-        @raise hoody.errors.NotServing: if it does not, and will not now.
-        """
-
     def visit() -> IVisit:
         """A request has come for it."""
 
@@ -426,7 +422,22 @@ class IDestination(Interface):
 
 
 class IVisit(Interface):
-    """One request, as it keeps its container awake."""
+    """One request, as it wakes its container, and keeps it awake."""
+
+    wake: tuple[str, float] | None = Attribute(
+        "C{paused} or C{stopped}, which the container was when this came, and milliseconds from"
+        " then until it took the connection; C{None} if it was awake, or has not yet."
+    )
+
+    async def endpoint(port: int) -> IStreamClientEndpoint:
+        """
+        Have it run, which may take a while, and say where to connect to.
+
+        @raise hoody.errors.NotServing: if it does not, and will not now.
+        """
+
+    def connected() -> None:
+        """The container has taken the connection."""
 
     def answered() -> None:
         """The answer has begun: from now on only bytes count."""

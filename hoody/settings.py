@@ -296,6 +296,12 @@ class Settings:
         "How long a container that is stopped may take to end by itself",
         shown="10s",
     )
+    reclaim_after: float = _setting(
+        10.0,
+        _seconds(0),
+        "How long a container sleeps before its memory is taken back",
+        shown="10s",
+    )
     container_network: IPv4Network = _setting(  # noqa: RUF009  # as all others here
         _BLOCK,
         _network,

@@ -40,5 +40,6 @@ def make_fleet(reactor: Any, settings: Settings, data_dir: DataDir, store: IStor
         workshop=Workshop(reactor, store, storage),
         lacks=machine.lack(settings.containers, is_path, hierarchies),
         stop_grace=settings.stop_grace,
+        reclaim_after=settings.reclaim_after,
         network=Network(reactor, settings.container_network),
     )

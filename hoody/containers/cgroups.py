@@ -5,7 +5,9 @@ version 1, of version 2, or of both (cgroups(7)).
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ from attrs import define, frozen
 
 from hoody.later import sleep
 
+RECLAIM_BYTES = 16 << 20
+"""Of memory that are asked back at once."""
 FREEZE_SECONDS = 5.0
 """How long processes may take to stand still."""
 
@@ -93,17 +97,22 @@ class Cgroup:
         """
         Have all its processes stand still.
 
-        @raise TimeoutError: if one does not; all go on then.
+        @raise TimeoutError: if one does not; all go on then, as if this is cancelled.
         """
         late = reactor.seconds() + FREEZE_SECONDS
         pause = 0.001
         self._set_frozen(True)
-        while not self.is_frozen:
-            if reactor.seconds() > late:
-                self.thaw()
-                raise TimeoutError(f"its processes did not stand still in {FREEZE_SECONDS:g} s")
-            await sleep(reactor, pause)
-            pause = min(pause * 2, 0.05)
+        try:
+            while not self.is_frozen:
+                if reactor.seconds() > late:
+                    raise TimeoutError(
+                        f"its processes did not stand still in {FREEZE_SECONDS:g} s"
+                    )
+                await sleep(reactor, pause)
+                pause = min(pause * 2, 0.05)
+        except BaseException:
+            self.thaw()
+            raise
 
     def thaw(self) -> None:
         """Let them go on; they may have been going on."""
@@ -121,6 +130,32 @@ class Cgroup:
         if self._hierarchies.is_pure:
             return "frozen 1" in self._read("pids", "cgroup.events")
         return self._read("freezer", "freezer.state").strip() == "FROZEN"
+
+    @property
+    def stands_still(self) -> bool:
+        """As L{is_frozen}; not if it has gone."""
+        try:
+            return self.is_frozen
+        except OSError:
+            return False
+
+    def reclaim(self, goes_on: Callable[[], bool]) -> None:
+        """
+        Have the kernel take back what memory it can: caches, and what fits into swap. To be
+        called from a thread: it takes seconds where there is much.
+
+        @param goes_on: asked now and then whether to go on.
+        """
+        try:
+            if not self._hierarchies.is_pure:
+                (self._of("memory") / "memory.force_empty").write_text("0")
+                return
+            while goes_on():
+                (self._of("memory") / "memory.reclaim").write_text(str(RECLAIM_BYTES))
+        except OSError as error:
+            # EAGAIN: there is no more to be had. ENOENT: it is gone. EBUSY: of version 1.
+            if error.errno not in (errno.EAGAIN, errno.ENOENT, errno.EBUSY, errno.ENODEV):
+                raise
 
     def _read(self, controller: str, name: str) -> str:
         return (self._of(controller) / name).read_text()

@@ -34,6 +34,8 @@ class Status(StrEnum):
     DELETING = "deleting"
 
 
+IDLE = "idle"
+"""Why a container stands still to whom nobody has come for a while."""
 MANUAL = "manual"
 """Why a container does not run whom somebody has stopped or paused."""
 

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from hoody.containers.container import DOOR_PORT, MANUAL, Container, Status
+from hoody.containers.idle import IdleWatch
 from hoody.containers.keeper import Keeper, Order
 from hoody.containers.logs import tail, trim_all
 from hoody.containers.network.apidoor import URL
@@ -56,6 +57,7 @@ class Fleet:
     @ivar ready: whether all that was here before has been seen to.
     @ivar keepers: by container id.
     @ivar stop_grace: seconds between asking processes to end and making them.
+    @ivar reclaim_after: see L{IdleWatch}.
     @ivar start_patience: seconds that a request waits for its container to run.
     """
 
@@ -67,6 +69,7 @@ class Fleet:
     lacks: str | None
     network: Network
     stop_grace: float
+    reclaim_after: float
     start_patience: float = 30.0
     server_id: str = field(default="", init=False)
     ready: bool = field(default=False, init=False)
@@ -78,6 +81,16 @@ class Fleet:
     _known_labels: set[str] | None = field(default=None, init=False)
     _has_network: bool = field(default=False, init=False)
     _trims: LoopingCall | None = field(default=None, init=False)
+    idle: IdleWatch = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.idle = IdleWatch(
+            self.reactor,
+            lambda: self.keepers.values(),
+            self._idle_timeouts,
+            self._traffic,
+            self.reclaim_after,
+        )
 
     # The server's own life
 
@@ -111,6 +124,7 @@ class Fleet:
         self._trims = LoopingCall(self._trim_logs)
         self._trims.clock = self.reactor
         self._trims.start(TRIM_SECONDS)
+        self.idle.start()
         try:
             await self._insist(self.workshop.ensure_busybox)
         except HoodyError as error:
@@ -281,6 +295,7 @@ class Fleet:
 
     async def stop(self) -> None:
         """Let all go on without us."""
+        self.idle.stop()
         if self._trims is not None and self._trims.running:
             self._trims.stop()
         late = self.reactor.seconds() + 5.0  # for all of them together
@@ -319,6 +334,16 @@ class Fleet:
             "containers": len(self.keepers),
             "running": running,
         }
+
+    # What sleep needs
+
+    async def _idle_timeouts(self) -> dict[str, int]:
+        async with self.store.transaction() as transaction:
+            return await transaction.projects.idle_timeouts()
+
+    async def _traffic(self, keepers: list[Keeper]) -> dict[Keeper, int]:
+        counted = await self.network.traffic([keeper.container for keeper in keepers])
+        return {keeper: counted[keeper.container.id] for keeper in keepers}
 
     # What keepers need
 
@@ -461,6 +486,11 @@ class Fleet:
 
     async def operate(self, keeper: Keeper, operation: str, order: Order) -> None:
         """@raise Conflict: if it makes no sense now, or something else is being done."""
+        if keeper.state == "dozing":
+            keeper.wake()
+            await keeper.settled()
+        if operation == "pause" and not keeper.held:
+            keeper.wake()  # from now on it is to stand still for all
         if not keeper.is_settled:
             raise Conflict(
                 f"The container {keeper.container.name!r} is {keeper.state} just now; ask again"
@@ -481,16 +511,18 @@ class Fleet:
                 assert keeper.run is not None
                 return keeper.run
             if not keeper.is_settled:
+                keeper.touch()
                 with contextlib.suppress(Exception):
                     await self._settled_within(keeper, late - self.reactor.seconds())
+                continue
+            if keeper.is_asleep:
+                keeper.wake()
                 continue
             self.check()
             by_hand = keeper.container.status_reason == MANUAL
             if state == "paused":
-                if by_hand:
-                    raise NotServing("paused", f"The container {name} was paused by hand.")
-                await self._try(keeper, "resume")
-            elif state == "stopped":
+                raise NotServing("paused", f"The container {name} was paused by hand.")
+            if state == "stopped":
                 if by_hand:
                     raise NotServing("stopped", f"The container {name} was stopped by hand.")
                 await self._try(keeper, "start")
@@ -574,15 +606,8 @@ class Destination:
     def ports(self) -> frozenset[int]:
         return self._keeper.container.ports
 
-    async def endpoint(self, port: int) -> IStreamClientEndpoint:
-        if port == DOOR_PORT:
-            raise NoSuchThing(f"Port {port} of {self.name} is its own door to the API.")
-        run = await self._fleet.serving(self._keeper)
-        patience = run.began + START_SECONDS if port == self.port else 0.0
-        return InsideEndpoint(self._fleet.reactor, run.network.socket, port, patience)
-
     def visit(self) -> IVisit:
-        return Visit(self._fleet.reactor, self._keeper)
+        return Visit(self._fleet, self._keeper)
 
     async def last_words(self) -> str:
         path = self._fleet.runtime.log_file(self.container_id)
@@ -592,15 +617,43 @@ class Destination:
 @implementer(IVisit)
 @define(eq=False)
 class Visit:
-    """@ivar is_waiting: whether the answer has not begun."""
+    """
+    @ivar is_waiting: whether the answer has not begun.
+    """
 
-    _reactor: Any
+    _fleet: Fleet
     _keeper: Keeper
+    wake: tuple[str, float] | None = field(default=None, init=False)
     is_waiting: bool = field(default=True, init=False)
+    _began: float = field(init=False)
+    _found: str | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._keeper.visits += 1
-        self.moved()
+        keeper = self._keeper
+        self._began = self._fleet.reactor.seconds()
+        if keeper.is_asleep or keeper.state == "dozing":
+            self._found = "paused"
+        elif keeper.state in ("stopped", "starting"):
+            self._found = "stopped"
+        keeper.visits += 1
+        keeper.touch()
+
+    async def endpoint(self, port: int) -> IStreamClientEndpoint:
+        keeper, reactor = self._keeper, self._fleet.reactor
+        if port == DOOR_PORT:
+            raise NoSuchThing(
+                f"Port {port} of {keeper.container.name} is its own door to the API."
+            )
+        run = await self._fleet.serving(keeper)
+        patience = run.began + START_SECONDS if port == keeper.container.port else 0.0
+        return InsideEndpoint(reactor, run.network.socket, port, patience)
+
+    def connected(self) -> None:
+        if self._found is None:
+            return
+        took = (self._fleet.reactor.seconds() - self._began) * 1000
+        self.wake, self._found = (self._found, took), None
+        self._keeper.has_woken(took)
 
     def answered(self) -> None:
         if self.is_waiting:
@@ -609,10 +662,12 @@ class Visit:
         self.moved()
 
     def moved(self) -> None:
-        self._keeper.moved_at = self._reactor.seconds()
+        self._keeper.touch()
 
     def ended(self) -> None:
-        self.answered()
+        if self.is_waiting:
+            self.is_waiting = False
+            self._keeper.visits -= 1
 
 
 def _report(failure: Any, name: str) -> None:

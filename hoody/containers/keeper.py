@@ -10,31 +10,37 @@ undoes it (L{Fleet.start}); a database that is away in between is waited for.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field, frozen
 from automat import NoTransition
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock, ensureDeferred
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from hoody.audit.events import Event
 from hoody.commands import CommandFailed
-from hoody.containers.container import MANUAL, Container, Incarnation, Status
+from hoody.containers.container import IDLE, MANUAL, Container, Incarnation, Status
 from hoody.containers.lifecycle import SETTLED, Core, Life, Machine, Task, unknown
 from hoody.containers.runtime import Run, RuntimeFailed
 from hoody.containers.storage import trouble
 from hoody.containers.transitions import Transition
 from hoody.errors import Conflict, DatabaseAway, HoodyError, Unavailable
 from hoody.later import sleep
+from hoody.units import moment
 
 if TYPE_CHECKING:
     from hoody.containers.fleet import Fleet
 
 _BAD = (RuntimeFailed, CommandFailed, OSError, TimeoutError)
 _DATABASE_PAUSE = 0.5
+IDLE_TIMER = "idle timer"
+"""Who puts to sleep, as the audit names it."""
+WAKE_TELLS = 0.25
+"""Seconds after which a wake is written down, if nobody has said by then how long it took."""
 
 _log = Logger(namespace="hoody.containers")
 
@@ -72,6 +78,7 @@ class Outcome:
     What became of a task.
 
     @ivar event_type: as it is told; C{None} where nothing is.
+    @ivar data: what is told with it; C{fields}: what else changes in the row.
     """
 
     status: Status
@@ -79,6 +86,22 @@ class Outcome:
     event_type: str | None
     incarnation: Incarnation | None = None
     data: dict[str, object] = field(factory=dict)
+    fields: dict[str, Any] = field(factory=dict)
+
+
+@frozen
+class Wake:
+    """
+    Somebody has come to one that slept.
+
+    @ivar began: when, by the reactor's clock.
+    @ivar asleep: since when nobody had.
+    @ivar tell: what will write it down, if nothing does before.
+    """
+
+    began: float
+    asleep: datetime | None
+    tell: IDelayedCall
 
 
 @define(eq=False)
@@ -87,6 +110,7 @@ class Keeper:
     @ivar container: as it is in the database.
     @ivar run: while it runs.
     @ivar visits: requests that it is answering.
+    @ivar commands: that run in it.
     @ivar moved_at: when bytes passed last, by the reactor's clock.
     @ivar held: whether it is to stay as it is, since it is being copied.
     """
@@ -96,10 +120,18 @@ class Keeper:
     run: Run | None = field(default=None, init=False)
     visits: int = field(default=0, init=False)
     moved_at: float = field(default=0.0, init=False)
+    commands: int = field(default=0, init=False)
     held: bool = field(default=False, init=False)
     life: Life = field(init=False)
     _origin: str = field(default="unknown", init=False)
     _waiting: list[Deferred[None]] = field(factory=list, init=False)
+    _freezing: Deferred[None] | None = field(default=None, init=False)
+    _sleeps: bool = field(default=False, init=False)
+    _wanted: bool = field(default=False, init=False)
+    _wake: Wake | None = field(default=None, init=False)
+    _writes: DeferredLock = field(factory=DeferredLock, init=False)
+    _unwritten: int = field(default=0, init=False)
+    _away: DatabaseAway | None = field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.life = Machine(Core(self._begin, self._settled), unknown)
@@ -113,6 +145,20 @@ class Keeper:
     def is_settled(self) -> bool:
         return self.state in SETTLED and not self.held
 
+    @property
+    def is_asleep(self) -> bool:
+        """Whether it stands still until somebody comes."""
+        return self.state == "paused" and self.container.status_reason != MANUAL
+
+    @property
+    def may_doze(self) -> bool:
+        """Whether nobody is there; what was written down last must be, too."""
+        return (
+            self.state == "running"
+            and not (self.held or self.visits or self.commands or self._unwritten)
+            and self._wake is None
+        )
+
     async def hold(self) -> None:
         """Have nothing done to it from now on until L{release}."""
         await self.settled()
@@ -121,6 +167,24 @@ class Keeper:
     def release(self) -> None:
         self.held = False
         self._settled()
+        if self._wanted:
+            self.wake()
+
+    @contextlib.contextmanager
+    def busy(self) -> Iterator[None]:
+        """A command runs in it, for as long as this lasts."""
+        self.commands += 1
+        try:
+            yield
+        finally:
+            self.commands -= 1
+            self.moved_at = self.around.reactor.seconds()
+
+    def touch(self) -> None:
+        """Something has come to it, or from it."""
+        self.moved_at = self.around.reactor.seconds()
+        if self._sleeps:
+            self.wake()
 
     def ask(self, operation: str, order: Order) -> Deferred[None]:
         """
@@ -128,6 +192,7 @@ class Keeper:
         @return: fires when it is done.
         @raise Conflict: if it makes no sense now.
         """
+        self.has_woken(None)  # it is told before what comes now
         origin = self.state
         try:
             getattr(self.life, operation)(order)
@@ -148,13 +213,15 @@ class Keeper:
 
     def _settled(self) -> None:
         # In a turn of its own: whoever waits may ask for the next thing.
-        self.around.reactor.callLater(0, self._look_whether_it_ended)
+        self.around.reactor.callLater(0, self._has_settled)
         waiting, self._waiting = self._waiting, []
         for done in waiting:
             self.around.reactor.callLater(0, done.callback, None)
 
-    def _look_whether_it_ended(self) -> None:
-        """While something was being done, nobody was told."""
+    def _has_settled(self) -> None:
+        self._sleeps = self.is_asleep or self._freezing is not None
+        self.around.idle.changed(self)
+        # While something was being done, nobody was told that it ended.
         if self.run is not None and self.run.over and self.is_settled:
             self.ended()
 
@@ -173,9 +240,148 @@ class Keeper:
         if not order.done.called:
             order.done.errback(CouldNot("It failed for a reason that is in the server's log."))
 
+    # Sleep. Nobody is to wait for the database on the way to a container: what has been done
+    # is written down behind it, one thing after the other.
+
+    def doze(self) -> None:
+        """Have it stand still until somebody comes."""
+        order = Order(
+            actor=IDLE_TIMER, began=self.around.reactor.seconds(), by_hand=False, grace=0
+        )
+        order.done.addErrback(lambda _: None)
+        self.ask("doze", order)
+
+    async def _doze(self, order: Order) -> None:
+        run = self.run
+        assert run is not None
+        since = moment(self.moved_at)
+        try:
+            self._freezing = Deferred.fromCoroutine(run.cgroup.freeze(self.around.reactor))
+            self._sleeps = True
+            await self._freezing
+        except CancelledError:  # somebody has come
+            self.life.failed()
+            return
+        except (OSError, TimeoutError) as error:
+            _log.warn("{name} does not sleep: {error}", name=self.container.name, error=error)
+            self.moved_at = self.around.reactor.seconds()
+            self.life.failed()
+            return
+        finally:
+            self._freezing = None
+        self._be(
+            Outcome(
+                status=Status.PAUSED,
+                reason=IDLE,
+                event_type="container.paused",
+                incarnation=run.incarnation,
+                fields={"idle_since": since, "last_activity_at": since},
+            ),
+            order,
+        )
+        self.life.done()
+
+    def wake(self) -> None:
+        """Have it go on at once, if it sleeps."""
+        if self._freezing is not None:
+            self._freezing.cancel()
+            return
+        if not self.is_asleep:
+            return
+        self._wanted = self.held
+        if self.held:
+            return
+        assert self.run is not None
+        now = self.around.reactor.seconds()
+        with contextlib.suppress(OSError):  # it has ended, which is about to be told
+            self.run.cgroup.thaw()
+        self.moved_at = now
+        self._sleeps = False
+        own = self.container
+        self._wake = Wake(
+            began=now,
+            asleep=own.idle_since,
+            tell=self.around.reactor.callLater(WAKE_TELLS, self.has_woken, None),
+        )
+        self.container = evolve(own, status=Status.RUNNING, status_reason=None, idle_since=None)
+        self.life.woke()
+
+    def has_woken(self, milliseconds: float | None) -> None:
+        """
+        It has been woken, and that is to be written down.
+
+        @param milliseconds: from the request to the container's taking the connection.
+        """
+        wake, self._wake = self._wake, None
+        if wake is None:
+            return
+        if wake.tell.active():
+            wake.tell.cancel()
+        if milliseconds is None:
+            milliseconds = (self.around.reactor.seconds() - wake.began) * 1000
+        run, own = self.run, self.container
+        if run is None or self.state != "running":
+            return  # more has come of it since
+        now = self.around.now
+        order = Order(actor="request", began=wake.began, by_hand=False, grace=0)
+        data: dict[str, object] = {}
+        if wake.asleep is not None:
+            data["idle_seconds"] = round((now - wake.asleep).total_seconds(), 3)
+        self._be(
+            Outcome(
+                status=Status.RUNNING,
+                reason=None,
+                event_type="container.woken",
+                incarnation=run.incarnation,
+                data=data,
+                fields={
+                    "idle_since": None,
+                    "last_activity_at": now,
+                    "wake_count": own.wake_count + 1,
+                    "last_wake_ms": round(milliseconds, 3),
+                },
+            ),
+            order,
+        )
+
+    def _be(self, outcome: Outcome, order: Order) -> None:
+        """It is so already; write it down when that can be."""
+        self.container = evolve(
+            self.container, status=outcome.status, status_reason=outcome.reason, **outcome.fields
+        )
+        ensureDeferred(self._become(outcome, order)).addErrback(
+            lambda failure: _log.failure(
+                "what became of {name} was not written down",
+                failure=failure,
+                name=self.container.name,
+            )
+        )
+
+    def mend(self, *, is_frozen: bool) -> None:
+        """
+        See to it that it stands still if it should, and goes on if that.
+
+        @param is_frozen: whether it stood still a moment ago.
+        """
+        if self.run is None or self.run.over or not self.is_settled:
+            return
+        if self.run.cgroup.stands_still is not is_frozen:
+            return  # it has changed since
+        if self.state == "running" and is_frozen:
+            _log.warn("{name} stood still, and goes on now", name=self.container.name)
+            with contextlib.suppress(OSError):
+                self.run.cgroup.thaw()
+        elif self.state == "paused" and not is_frozen:
+            _log.warn("{name} went on, and stands still now", name=self.container.name)
+            freezing = ensureDeferred(self.run.cgroup.freeze(self.around.reactor))
+            freezing.addErrback(lambda _: None)
+
     # Tasks
 
     async def _perform(self, task: Task, order: Order) -> None:
+        if task is Task.DOZE:
+            await self._doze(order)
+            return
         if task not in (Task.CREATE, Task.COPY, Task.BURY):
             try:
                 await self._note_pending(task, order)
@@ -303,6 +509,7 @@ class Keeper:
     async def _start(self, order: Order) -> Outcome:
         self.run = await self.around.launch(self.container)
         self.run.ended = self.ended
+        self.moved_at = self.around.reactor.seconds()
         return Outcome(
             status=Status.RUNNING,
             reason=None,
@@ -353,7 +560,7 @@ class Keeper:
         await self.run.cgroup.freeze(self.around.reactor)
         return Outcome(
             status=Status.PAUSED,
-            reason=MANUAL if order.by_hand else "idle",
+            reason=MANUAL,
             event_type="container.paused",
             incarnation=self.run.incarnation,
         )
@@ -361,6 +568,7 @@ class Keeper:
     async def _resume(self, order: Order) -> Outcome:
         assert self.run is not None
         self.run.cgroup.thaw()
+        self.moved_at = self.around.reactor.seconds()
         return evolve(self._still_runs(), event_type="container.resumed")
 
     async def _delete(self, order: Order) -> None:
@@ -384,14 +592,20 @@ class Keeper:
     # What is written down
 
     async def _note_pending(self, task: Task, order: Order) -> None:
-        while True:
-            try:
-                await self._write_pending(task)
-                return
-            except DatabaseAway:
-                if not order.patient:
-                    raise
-                await sleep(self.around.reactor, _DATABASE_PAUSE)
+        if self._away is not None and not order.patient:
+            raise self._away  # what was before this has not been written down
+        await self._writes.acquire()
+        try:
+            while True:
+                try:
+                    await self._write_pending(task)
+                    return
+                except DatabaseAway:
+                    if not order.patient:
+                        raise
+                    await sleep(self.around.reactor, _DATABASE_PAUSE)
+        finally:
+            self._writes.release()
 
     async def _write_pending(self, task: Task) -> None:
         changes: dict[str, Any] = {"pending": str(task)}
@@ -409,14 +623,22 @@ class Keeper:
 
     async def _become(self, outcome: Outcome, order: Order) -> None:
         """Until it is written; who asked is told of a database that is away before that."""
-        while True:
-            try:
-                await self._write(outcome, order)
-                return
-            except DatabaseAway as away:
-                if not order.done.called:
-                    order.done.errback(away)
-                await sleep(self.around.reactor, _DATABASE_PAUSE)
+        self._unwritten += 1
+        await self._writes.acquire()
+        try:
+            while True:
+                try:
+                    await self._write(outcome, order)
+                    return
+                except DatabaseAway as away:
+                    self._away = away
+                    if not order.done.called:
+                        order.done.errback(away)
+                    await sleep(self.around.reactor, _DATABASE_PAUSE)
+        finally:
+            self._away = None
+            self._unwritten -= 1
+            self._writes.release()
 
     async def _write(self, outcome: Outcome, order: Order) -> None:
         now = self.around.now
@@ -432,6 +654,7 @@ class Keeper:
                 pending=None,
                 incarnation=outcome.incarnation,
                 updated_at=now,
+                **{"idle_since": None, **outcome.fields},
             )
             await transaction.containers.change(changed)
             await transaction.containers.passed(
@@ -450,7 +673,8 @@ class Keeper:
                 if outcome.reason:
                     data["error" if outcome.status is Status.FAILED else "reason"] = outcome.reason
                 transaction.record(self.event(outcome.event_type, order, now, took, data))
-        self.container = changed
+        if self._unwritten == 1 and self._wake is None:
+            self.container = changed  # else more has come of it since
 
     async def _forget(self, task: Task, order: Order, error: HoodyError | None) -> None:
         """The row goes, too: it was deleted, or could not be made."""

@@ -27,6 +27,7 @@ class Task(StrEnum):
     RESTART = "restarting"
     PAUSE = "pausing"
     RESUME = "resuming"
+    DOZE = "dozing"
     DELETE = "deleting"
     BURY = "ending"
 
@@ -55,8 +56,12 @@ class Life(Protocol):
     def pause(self, order: Any) -> None: ...
     def resume(self, order: Any) -> None: ...
     def delete(self, order: Any) -> None: ...
+    def doze(self, order: Any) -> None: ...
     def create(self, order: Any) -> None: ...
     def copy_from(self, order: Any) -> None: ...
+
+    def woke(self) -> None:
+        """It goes on, as somebody has come."""
 
     def ended(self, order: Any) -> None:
         """Its first process is gone, by itself."""
@@ -97,6 +102,7 @@ restarting = builder.state("restarting")
 pausing = builder.state("pausing")
 paused = builder.state("paused")
 resuming = builder.state("resuming")
+dozing = builder.state("dozing")
 ending = builder.state("ending")
 failed = builder.state("failed")
 deleting = builder.state("deleting")
@@ -113,6 +119,7 @@ _STATES = {
     "pausing": pausing,
     "paused": paused,
     "resuming": resuming,
+    "dozing": dozing,
     "ending": ending,
     "failed": failed,
     "deleting": deleting,
@@ -130,6 +137,7 @@ _BEGINS: list[tuple[list[Any], Any, Any, Task]] = [
     ([running, paused, stopped, failed], Life.restart, restarting, Task.RESTART),
     ([running], Life.pause, pausing, Task.PAUSE),
     ([paused], Life.resume, resuming, Task.RESUME),
+    ([running], Life.doze, dozing, Task.DOZE),
     ([running, paused], Life.ended, ending, Task.BURY),
     ([unknown, running, paused, stopped, failed], Life.delete, deleting, Task.DELETE),
 ]
@@ -142,6 +150,7 @@ _ENDS: list[tuple[Any, Any, Any]] = [
     (restarting, running, failed),
     (pausing, paused, running),
     (resuming, running, failed),
+    (dozing, paused, running),
     (ending, stopped, failed),
     (deleting, gone, failed),
 ]
@@ -171,6 +180,8 @@ for _meanwhile, _well, _badly in _ENDS:
     _meanwhile.upon(Life.failed).to(_badly)(_settle)
     if _meanwhile is not ending:
         _meanwhile.upon(Life.ended).loop()(_ignore)
+
+paused.upon(Life.woke).to(running)(_settle)
 
 for _found, _as in (
     (Life.adopt_running, running),

@@ -25,7 +25,7 @@ C{linux/tcp.h}, since Linux 6.15: the longest pause between two probes of a
 closed window, in milliseconds. Without it that grows to two minutes.
 """
 _MAX_KEEPALIVE = 32767  # seconds; tcp(7), MAX_TCP_KEEPIDLE in the kernel
-_TCP_INFO = struct.Struct("8B24I3Q")  # struct tcp_info of linux/tcp.h, up to bytes_acked
+_TCP_INFO = struct.Struct("8B24I4Q")  # struct tcp_info of linux/tcp.h, up to bytes_received
 
 
 def socket_of(transport: object) -> socket.socket | None:
@@ -103,6 +103,12 @@ def acknowledged(sock: socket.socket) -> int:
     """
     info = _tcp_info(sock)
     return 0 if info is None else info[34]
+
+
+def traffic(sock: socket.socket) -> int:
+    """Bytes that have gone either way since the connection began, by whoever's doing."""
+    info = _tcp_info(sock)
+    return 0 if info is None else info[34] + info[35]
 
 
 def written(sock: socket.socket) -> int:

@@ -208,3 +208,14 @@ def trailer_lines(trailers: Iterable[Header]) -> bytes:
         and _may_go_in(folded)
     )
     return b"".join(b"%b: %b\r\n" % trailer for trailer in kept)
+
+
+def tell_of_wake(headers: Headers, found: str, milliseconds: float) -> None:
+    """
+    Say that a container had to be woken for this answer.
+
+    @param found: what it was: C{paused} or C{stopped}.
+    """
+    took = f"dur={milliseconds:.1f}"
+    headers.setRawHeaders(b"X-Hoody-Wake", [f"{found}; {took}".encode()])
+    headers.addRawHeader(b"Server-Timing", f"wake;{took};desc={found}".encode())

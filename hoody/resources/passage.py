@@ -102,7 +102,7 @@ class Passage:
         self._container = destination.name
         self._place = (destination.container_id, port)
         self._visit = destination.visit()
-        self._endpoint = await destination.endpoint(port)
+        self._endpoint = await self._visit.endpoint(port)
         if self.is_over:
             return
         upstream = None
@@ -155,6 +155,7 @@ class Passage:
         if upstream is None or self.is_over:
             return
         self._upstream = upstream
+        self.visit.connected()
         request = self.request
         request.registerProducer(upstream, True)
         upstream.paced_by(self)
@@ -237,6 +238,8 @@ class Passage:
         request, self._body = self.request, body
         self.visit.answered()
         forwarding.set_answer(request, head)
+        if self.visit.wake is not None:
+            forwarding.tell_of_wake(request.responseHeaders, *self.visit.wake)
         if not (self._body_ended and forwarding.may_persist(request)):
             request.close_after()
         request.write(b"")
@@ -265,7 +268,10 @@ class Passage:
         assert self._upstream is not None
         self.visit.answered()
         tunnel = Tunnel(self.request, self._upstream, self.visit.moved, self._tunnel_is_over)
-        tunnel.open(head.reason, forwarding.switching_headers(head))
+        headers = forwarding.switching_headers(head)
+        if self.visit.wake is not None:
+            forwarding.tell_of_wake(headers, *self.visit.wake)
+        tunnel.open(head.reason, headers)
 
     def _tunnel_is_over(self) -> None:
         self._upstream = None

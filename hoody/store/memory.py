@@ -74,6 +74,9 @@ class MemoryProjects:
         self._check(project)
         self._rows.projects[project.id] = project
 
+    async def idle_timeouts(self) -> dict[str, int]:
+        return {each.id: each.idle_timeout_seconds for each in self._rows.projects.values()}
+
     async def find(self, id_or_alias: str, for_change: bool = False) -> Project | None:
         for project in self._rows.projects.values():
             if id_or_alias == project.id or case_folded(id_or_alias) == case_folded(project.alias):

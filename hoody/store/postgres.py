@@ -102,6 +102,10 @@ class Projects:
             )
         )
 
+    async def idle_timeouts(self) -> dict[str, int]:
+        rows = await self._link.run("SELECT id, idle_timeout_seconds FROM projects")
+        return dict(rows)
+
     async def find(self, id_or_alias: str, for_change: bool = False) -> Project | None:
         rows = await self._link.run(
             f"SELECT {_PROJECT} FROM projects WHERE id = %s OR alias_key = %s"

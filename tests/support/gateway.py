@@ -56,7 +56,19 @@ class Visit:
     """Counts what it is told."""
 
     counts: dict[str, int]
+    container: Container
+    wake: tuple[str, float] | None = None
     is_over: bool = False
+
+    async def endpoint(self, port: int) -> IStreamClientEndpoint:
+        own = self.container
+        if own.why:
+            raise NotServing(own.why, f"{own.name} is {own.why}.")
+        return TCP4ClientEndpoint(the_reactor, own.host, port)
+
+    def connected(self) -> None:
+        if self.container.slept:
+            self.wake = (self.container.slept, 1.75)
 
     def answered(self) -> None:
         self._count("answered")
@@ -84,6 +96,7 @@ class Container:
     host: str = "127.0.0.1"
     access: str = "public"
     why: str = ""
+    slept: str = ""
     exposed: tuple[int, ...] = ()
     project_id: str = PROJECT
     counts: dict[str, int]
@@ -92,14 +105,9 @@ class Container:
     def ports(self) -> frozenset[int]:
         return frozenset(self.exposed)
 
-    async def endpoint(self, port: int) -> IStreamClientEndpoint:
-        if self.why:
-            raise NotServing(self.why, f"{self.name} is {self.why}.")
-        return TCP4ClientEndpoint(the_reactor, self.host, port)
-
     def visit(self) -> IVisit:
         self.counts["visits"] += 1
-        return Visit(self.counts)
+        return Visit(self.counts, self)
 
     async def last_words(self) -> str:
         return "<last> words\nof it"

@@ -21,6 +21,7 @@ from hoody.containers.container import DOOR_PORT
 from hoody.containers.network.allowance import Allowance
 from hoody.errors import Unavailable
 from hoody.interfaces import IDoor
+from hoody.protocols import sockets
 
 MakeSocket = Callable[[int, int], socket.socket]
 """Given family and type, a socket inside the container's network namespace."""
@@ -45,6 +46,7 @@ class ApiDoor:
     _allowance: Allowance = field(factory=lambda: Allowance(_RATE, _BURST), init=False)
     _port: IListeningPort = field(init=False)
     _inside: set[Any] = field(factory=set, init=False)
+    _gone: int = field(default=0, init=False)
     _later: Any = field(default=None, init=False)
     _closed: bool = field(default=False, init=False)
 
@@ -100,6 +102,11 @@ class ApiDoor:
         self._regulate()
         return protocol
 
+    @property
+    def traffic(self) -> int:
+        """Bytes that have gone through, this way or that."""
+        return self._gone + sum(_traffic(each) for each in self._inside)
+
     def _regulate(self) -> None:
         """Accept connections where we may; others wait in the container's own kernel queue."""
         if self._closed:
@@ -127,7 +134,13 @@ class ApiDoor:
 
     def left(self, protocol: IProtocol) -> None:
         self._inside.discard(protocol)
+        self._gone += 1  # what has gone through it is not known any more; but something has
         self._regulate()
+
+
+def _traffic(protocol: Any) -> int:
+    sock = sockets.socket_of(protocol.transport)
+    return 0 if sock is None else sockets.traffic(sock)
 
 
 @define(eq=False)

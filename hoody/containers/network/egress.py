@@ -192,8 +192,8 @@ class Egress:
 
     def traffic(self) -> dict[int, int]:
         """
-        How many bytes have gone in and out of each container so far, by its number. It does
-        not block.
+        How many bytes have gone in and out of each container so far, by its number. To be called
+        from a thread, and not often: it looks at all there are.
         """
         prefix = self.filters.links
         found = {}

@@ -8,6 +8,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.interfaces import IProtocol
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from hoody.containers.container import Container
@@ -71,6 +72,21 @@ class Network:
         """What is of the namespace goes with it; what is ours here."""
         for door in self._doors.pop(container.id, ()):
             await door.close()
+
+    async def traffic(self, containers: list[Container]) -> dict[str, int]:
+        """Bytes that have gone in and out of each so far, by whatever way, by their ids."""
+        found = {
+            each.id: sum(
+                door.traffic for door in self._doors.get(each.id, ()) if isinstance(door, ApiDoor)
+            )
+            for each in containers
+        }
+        leading_out = [each for each in containers if each.egress == NAT]
+        if leading_out:
+            counted = await deferToThread(self._egress.traffic)
+            for each in leading_out:
+                found[each.id] += counted.get(each.number, 0)
+        return found
 
     async def leave(self, containers: list[Container]) -> None:
         """Close what is ours; rules stay while there is somebody whom they hold."""

@@ -202,6 +202,11 @@ class InsideFace:
         command = command_of(body.command)
         assert command is not None
         keeper = await self._keeper(call, container)
+        with keeper.busy():
+            await self._run(call, keeper, list(command))
+
+    async def _run(self, call: Call, keeper: Keeper, command: list[str]) -> None:
+        body: Exec = call.body
         await self._fleet.serving(keeper)
         user = body.user
         if user is not None and not user[0].isdigit():
@@ -209,7 +214,7 @@ class InsideFace:
         output = Output.open(call.request)
         execution = self._execution(keeper, output.tell)
         output.of(execution)
-        self._start(keeper, execution, list(command), user, body.env, body.timeout_seconds)
+        self._start(keeper, execution, command, user, body.env, body.timeout_seconds)
         status = await execution.ended
         more = {"timed_out": True} if execution.too_late else {}
         output.end({"exit_code": status, **more})
