@@ -245,6 +245,7 @@ class Keeper:
         if run is not None:
             run.abandon(self.around.reactor)
         try:
+            await self.around.close_door(self.container.id)
             await self.around.runtime.clear(self.container.id)
         except (RuntimeFailed, OSError) as error:
             _log.error("container {name}: {error}", name=self.container.name, error=error)
