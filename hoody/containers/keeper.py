@@ -10,6 +10,7 @@ undoes it (L{Fleet.start}); a database that is away in between is waited for.
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,7 @@ class Order:
     @ivar grace: seconds between asking processes to end and making them.
     @ivar patient: whether a database that is away is waited for before anything is done.
     @ivar began: by the reactor's clock.
+    @ivar key: of its event, which is written again if nobody knows whether it was.
     @ivar done: fires with C{None}, or a L{HoodyError}.
     """
 
@@ -63,6 +65,7 @@ class Order:
     grace: float
     patient: bool = False
     source_id: str | None = None
+    key: str = field(factory=lambda: secrets.token_hex(12))
     done: Deferred[None] = field(factory=Deferred)
 
 
@@ -182,6 +185,8 @@ class Keeper:
             except HoodyError as refusal:
                 getattr(self.life, f"back_to_{self._origin}")()
                 order.done.errback(refusal)
+                if isinstance(refusal, DatabaseAway):
+                    await self._take_back_pending()
                 return
         tasks: dict[Task, Callable[[Order], Any]] = {
             Task.CREATE: self._create,
@@ -229,6 +234,9 @@ class Keeper:
     async def _after_failure(self, task: Task, reason: str) -> Outcome | None:
         """What it is now: nothing is to be left half-made, nor to run that is said not to."""
         if task is Task.PAUSE:
+            assert self.run is not None
+            with contextlib.suppress(OSError):  # it may have ended
+                self.run.cgroup.thaw()
             return self._still_runs()
         if task in (Task.CREATE, Task.COPY):
             try:
@@ -408,19 +416,35 @@ class Keeper:
             await transaction.containers.change(found)
         self.container = found
 
-    async def _become(self, outcome: Outcome, order: Order) -> None:
-        """Until it is written; who asked is told of a database that is away before that."""
+    async def _take_back_pending(self) -> None:
+        """It may have been written, though the database went before it said so."""
         while True:
             try:
-                await self._write(outcome, order)
+                async with self.around.store.transaction() as transaction:
+                    found = await transaction.containers.find(self.container.id, for_change=True)
+                    # What is begun meanwhile is noted anew, and taken back by what comes of it.
+                    if found is not None and found.pending is not None and self.state in SETTLED:
+                        status = self.container.status
+                        await transaction.containers.change(
+                            evolve(found, status=status, pending=None)
+                        )
+                return
+            except DatabaseAway:
+                await sleep(self.around.reactor, _DATABASE_PAUSE)
+
+    async def _become(self, outcome: Outcome, order: Order) -> None:
+        """Until it is written; who asked is told of a database that is away before that."""
+        now = self.around.now
+        while True:
+            try:
+                await self._write(outcome, order, now)
                 return
             except DatabaseAway as away:
                 if not order.done.called:
                     order.done.errback(away)
                 await sleep(self.around.reactor, _DATABASE_PAUSE)
 
-    async def _write(self, outcome: Outcome, order: Order) -> None:
-        now = self.around.now
+    async def _write(self, outcome: Outcome, order: Order, now: datetime) -> None:
         took = round((self.around.reactor.seconds() - order.began) * 1000, 3)
         async with self.around.store.transaction() as transaction:
             found = await transaction.containers.find(self.container.id, for_change=True)
@@ -434,6 +458,9 @@ class Keeper:
                 incarnation=outcome.incarnation,
                 updated_at=now,
             )
+            if changed == found:  # it was written, though the database went before it said so
+                self.container = found
+                return
             await transaction.containers.change(changed)
             await transaction.containers.passed(
                 Transition(
@@ -486,6 +513,7 @@ class Keeper:
             data={"alias": own.name, **data},
             duration_ms=took,
             request_id=order.request_id,
+            key=order.key,
         )
 
 
