@@ -441,7 +441,7 @@ class Fleet:
         self.check()
         keeper = self.keepers.get(container.id)
         if keeper is None:
-            self._look_again(container.id)
+            self.look_again(container.id)
             raise Conflict(
                 f"The container {container.name!r} was not made as it should, and is being looked"
                 " after; ask again in a moment."
@@ -463,25 +463,29 @@ class Fleet:
         except BaseException:
             if keeper is not None:
                 self.gone(keeper)
-                self._look_again(keeper.container.id)
+                self.look_again(keeper.container.id)
             raise
         await keeper.ask("copy_from" if order.source_id else "create", order)
         await keeper.settled()
         return keeper
 
-    def _look_again(self, container_id: str) -> None:
+    def look_again(self, container_id: str) -> None:
         """
         If the database goes within a COMMIT, nobody can say whether what was written is true.
-        When it is back, one that nobody sees to is taken up as at a start.
+        When it is back, that is looked up; one that nobody sees to is taken up as at a start.
         """
-        looking = self._insist(lambda: self._take_up_stray(container_id))
+        looking = self._insist(lambda: self._look_at(container_id))
         ensureDeferred(looking).addErrback(_report, container_id)
 
-    async def _take_up_stray(self, container_id: str) -> None:
+    async def _look_at(self, container_id: str) -> None:
         async with self.store.transaction() as transaction:
-            # Who is deleting it is waited for, and its keeper is there until that is done.
+            # Who is changing or deleting it is waited for: its keeper is there until then.
             found = await transaction.containers.find(container_id, for_change=True)
-        if found is not None and found.id == container_id and container_id not in self.keepers:
+            keeper = self.keepers.get(container_id)
+            if found is not None and keeper is not None:
+                keeper.container = found
+                self.relabel(keeper)
+        if found is not None and container_id not in self.keepers:
             await self._try_to_take_up(found)
 
     async def operate(self, keeper: Keeper, operation: str, order: Order) -> None:

@@ -10,6 +10,7 @@ undoes it (L{Fleet.start}); a database that is away in between is waited for.
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from hoody.containers.runtime import Run, RuntimeFailed
 from hoody.containers.storage import trouble
 from hoody.containers.transitions import Transition
 from hoody.errors import Conflict, DatabaseAway, HoodyError, Unavailable
+from hoody.interfaces import ITransaction
 from hoody.later import sleep
 from hoody.units import moment
 
@@ -59,6 +61,7 @@ class Order:
     @ivar grace: seconds between asking processes to end and making them.
     @ivar patient: whether a database that is away is waited for before anything is done.
     @ivar began: by the reactor's clock.
+    @ivar key: of its event, which is written again if nobody knows whether it was.
     @ivar done: fires with C{None}, or a L{HoodyError}.
     """
 
@@ -69,6 +72,7 @@ class Order:
     grace: float
     patient: bool = False
     source_id: str | None = None
+    key: str = field(factory=lambda: secrets.token_hex(12))
     done: Deferred[None] = field(factory=Deferred)
 
 
@@ -388,6 +392,8 @@ class Keeper:
             except HoodyError as refusal:
                 getattr(self.life, f"back_to_{self._origin}")()
                 order.done.errback(refusal)
+                if isinstance(refusal, DatabaseAway):
+                    await self._take_back_pending()
                 return
         tasks: dict[Task, Callable[[Order], Any]] = {
             Task.CREATE: self._create,
@@ -435,6 +441,9 @@ class Keeper:
     async def _after_failure(self, task: Task, reason: str) -> Outcome | None:
         """What it is now: nothing is to be left half-made, nor to run that is said not to."""
         if task is Task.PAUSE:
+            assert self.run is not None
+            with contextlib.suppress(OSError):  # it may have ended
+                self.run.cgroup.thaw()
             return self._still_runs()
         if task in (Task.CREATE, Task.COPY):
             try:
@@ -451,6 +460,7 @@ class Keeper:
         if run is not None:
             run.abandon(self.around.reactor)
         try:
+            await self.around.close_door(self.container.id)
             await self.around.runtime.clear(self.container.id)
         except (RuntimeFailed, OSError) as error:
             _log.error("container {name}: {error}", name=self.container.name, error=error)
@@ -621,14 +631,38 @@ class Keeper:
             await transaction.containers.change(found)
         self.container = found
 
+    async def _take_back_pending(self) -> None:
+        """It may have been written, though the database went before it said so."""
+        await self._writes.acquire()
+        try:
+            await self._insist_on_taking_back()
+        finally:
+            self._writes.release()
+
+    async def _insist_on_taking_back(self) -> None:
+        while True:
+            try:
+                async with self.around.store.transaction() as transaction:
+                    found = await transaction.containers.find(self.container.id, for_change=True)
+                    # What is begun meanwhile is noted anew, and taken back by what comes of it.
+                    if found is not None and found.pending is not None and self.state in SETTLED:
+                        status = self.container.status
+                        await transaction.containers.change(
+                            evolve(found, status=status, pending=None)
+                        )
+                return
+            except DatabaseAway:
+                await sleep(self.around.reactor, _DATABASE_PAUSE)
+
     async def _become(self, outcome: Outcome, order: Order) -> None:
         """Until it is written; who asked is told of a database that is away before that."""
+        now = self.around.now
         self._unwritten += 1
         await self._writes.acquire()
         try:
             while True:
                 try:
-                    await self._write(outcome, order)
+                    await self._write(outcome, order, now)
                     return
                 except DatabaseAway as away:
                     self._away = away
@@ -640,9 +674,7 @@ class Keeper:
             self._unwritten -= 1
             self._writes.release()
 
-    async def _write(self, outcome: Outcome, order: Order) -> None:
-        now = self.around.now
-        took = round((self.around.reactor.seconds() - order.began) * 1000, 3)
+    async def _write(self, outcome: Outcome, order: Order, now: datetime) -> None:
         async with self.around.store.transaction() as transaction:
             found = await transaction.containers.find(self.container.id, for_change=True)
             if found is None:
@@ -656,25 +688,39 @@ class Keeper:
                 updated_at=now,
                 **{"idle_since": None, **outcome.fields},
             )
-            await transaction.containers.change(changed)
-            await transaction.containers.passed(
-                Transition(
-                    container_id=found.id,
-                    from_status=_public(found.status),
-                    to_status=outcome.status,
-                    transition_time=now,
-                    duration_ms=took,
-                    triggered_by=order.actor,
-                    metadata={"reason": outcome.reason} if outcome.reason else {},
-                )
-            )
-            if outcome.event_type is not None:
-                data = dict(outcome.data)
-                if outcome.reason:
-                    data["error" if outcome.status is Status.FAILED else "reason"] = outcome.reason
-                transaction.record(self.event(outcome.event_type, order, now, took, data))
+            # It may have been written, though the database went before it said so.
+            if changed != found:
+                await self._record(transaction, found, changed, outcome, order, now)
         if self._unwritten == 1 and self._wake is None:
             self.container = changed  # else more has come of it since
+
+    async def _record(
+        self,
+        transaction: ITransaction,
+        found: Container,
+        changed: Container,
+        outcome: Outcome,
+        order: Order,
+        now: datetime,
+    ) -> None:
+        took = round((self.around.reactor.seconds() - order.began) * 1000, 3)
+        await transaction.containers.change(changed)
+        await transaction.containers.passed(
+            Transition(
+                container_id=found.id,
+                from_status=_public(found.status),
+                to_status=outcome.status,
+                transition_time=now,
+                duration_ms=took,
+                triggered_by=order.actor,
+                metadata={"reason": outcome.reason} if outcome.reason else {},
+            )
+        )
+        if outcome.event_type is not None:
+            data = dict(outcome.data)
+            if outcome.reason:
+                data["error" if outcome.status is Status.FAILED else "reason"] = outcome.reason
+            transaction.record(self.event(outcome.event_type, order, now, took, data))
 
     async def _forget(self, task: Task, order: Order, error: HoodyError | None) -> None:
         """The row goes, too: it was deleted, or could not be made."""
@@ -709,6 +755,7 @@ class Keeper:
             data={"alias": own.name, **data},
             duration_ms=took,
             request_id=order.request_id,
+            key=order.key,
         )
 
 

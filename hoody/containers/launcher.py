@@ -141,6 +141,9 @@ def main(plan: dict[str, Any]) -> None:
     bundle, base, size = plan["bundle"], plan["base"], plan["size"]
     _checked(_libc.unshare(CLONE_NEWNS), "unshare")
     mount("none", "/", "none", MS_REC | MS_PRIVATE)
+    # First: where nothing can be written, this says so best. (By our own mount: the host's can
+    # be taken away.)
+    log = os.open(plan["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     namespace = user_namespace(base, size)
     places = {"lower": plan["image"], "own": plan["own"]}
     places |= {f"volume-{name}": path for name, path in plan["volumes"].items()}
@@ -151,7 +154,6 @@ def main(plan: dict[str, Any]) -> None:
     mount_overlay(f"{bundle}/lower", f"{bundle}/own", f"{bundle}/rootfs", base)
     if plan["dense"]:
         _checked(_libc.prctl(_PR_SET_MEMORY_MERGE, 1, 0, 0, 0), "prctl")
-    log = os.open(plan["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     nothing = os.open("/dev/null", os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(log, 1)

@@ -43,12 +43,7 @@ def house(
 def nothing_is_left(house: House) -> Iterator[None]:
     """What a test has made is deleted, and then there is nothing any more."""
     yield
-    for name in house.names:
-        house.delete(name)
-    late = time.monotonic() + 5
-    while any(house.left.values()) and time.monotonic() < late:
-        time.sleep(0.1)
-    assert not any(house.left.values()), house.left
+    house.nothing_is_left()
 
 
 @pytest.fixture
@@ -596,34 +591,11 @@ def test_after_a_reboot_those_come_back_that_are_to(house: House, name: str) -> 
     house.create(name, egress="none", environment_vars={"A": "b"})
     house.run(name, "echo kept > /root/file")
     house.create(f"{name}-not", egress="none", autostart=False)
-    house.kill()
-    state = Path("/run/hoody") / house.server_id
-    for place in Path("/sys/fs/cgroup").glob(f"*/hoody/{house.server_id}/*"):
-        for pid in (place / "cgroup.procs").read_text().split() if place.is_dir() else []:
-            os.kill(int(pid), signal.SIGKILL)
-    time.sleep(0.3)
-    (state / "boot").write_text("another")
-    _other_boot(house)
+    house.reboot()
     house.start()
     assert house.until(name, status="running")
     assert house.run(name, "cat /root/file; echo $A")[1] == "kept\nb\n"
     assert house.row(f"{name}-not")["status"] == "stopped"
-
-
-def _other_boot(house: House) -> None:
-    """As if the rows had been written before the machine was started again."""
-    subprocess.run(
-        [
-            "psql",
-            house.dsn,
-            "-qc",
-            "UPDATE hoody.containers SET incarnation ="
-            " jsonb_set(incarnation, '{boot}', '\"an earlier one\"') WHERE incarnation IS NOT NULL"
-            f" AND server_id = '{house.server_id}'",
-        ],
-        check=True,
-        capture_output=True,
-    )
 
 
 def test_sigterm_leaves_containers_running(house: House, name: str) -> None:

@@ -68,16 +68,33 @@ def _own_block() -> str:
 BLOCK = f"--container-network={_own_block()}"
 
 
+OTHER_BOOT = (
+    "UPDATE hoody.containers SET incarnation ="
+    " jsonb_set(incarnation, '{{boot}}', '\"an earlier one\"')"
+    " WHERE incarnation IS NOT NULL AND server_id = '{}'"
+)
+"""As if the rows had been written before the machine was started again."""
+
+
 class House:
     """
     A server that has containers, and may be killed and started again.
 
-    @ivar dsn: of its database.
+    @ivar pool: a btrfs; or, as a text, the size of one of its own.
+    @ivar dsn: of its database; empty for one of its own.
     """
 
-    def __init__(self, folder: Path, pool: Path, cluster: Postgres, *options: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        pool: Path | str,
+        cluster: Postgres | None,
+        *options: str,
+        env: dict[str, str] | None = None,
+    ) -> None:
         self.data_dir = folder
-        database = database_option(cluster)
+        self.env = {"HOODY_DATABASE": "", **(env or {})}
+        database = "--database=" if cluster is None else database_option(cluster)
         self.dsn = database.partition("=")[2]
         self.options = (
             f"--storage={pool}",
@@ -87,11 +104,23 @@ class House:
             database,
             *options,
         )
-        self.pool = pool
+        self.given = pool
         self.server = self.start()
 
+    @property
+    def pool(self) -> Path:
+        assert isinstance(self.given, Path)
+        return self.given
+
+    @property
+    def base(self) -> Path:
+        """Where its containers and images are."""
+        if isinstance(self.given, Path):
+            return self.given / f"hoody-{self.server_id}"
+        return self.data_dir / "storage"
+
     def start(self, *options: str) -> Server:
-        self.server = Server(self.data_dir, *self.options, *options)
+        self.server = Server(self.data_dir, *self.options, *options, env=self.env)
         late = time.monotonic() + 30
         try:
             while self.part["status"] == "starting" or not self._has_busybox:
@@ -195,9 +224,7 @@ class House:
         state = Path("/run/hoody") / tag
         return {
             "subvolumes": [
-                str(path)
-                for path in (self.pool / f"hoody-{tag}" / "containers").glob("*")
-                if path.name != ".probe"
+                str(path) for path in (self.base / "containers").glob("*") if path.name != ".probe"
             ],
             "bundles": [str(path) for path in (state / "bundles").glob("*")],
             "runtime": [str(path) for path in (state / "runtime").glob("*")],
@@ -211,7 +238,86 @@ class House:
                 for line in Path("/proc/self/mounts").read_text().splitlines()
                 if tag in line or "overlay" in line.split()[0]
             ],
+            "links": [
+                path.name
+                for path in Path("/sys/class/net").iterdir()
+                if path.name.startswith(f"hy{tag[-8:]}-")
+            ],
+            "loops": [] if os.path.ismount(self.base) else self.loop_devices,
+            "held": self._held,
+            "children": self._children,
         }
+
+    @property
+    def _held(self) -> list[str]:
+        """Namespaces and processes that the server has open."""
+        found = []
+        for path in Path(f"/proc/{self.server.process.pid}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                leads_to = os.readlink(path)
+                if leads_to.startswith("net:[") or leads_to == "anon_inode:[pidfd]":
+                    found.append(f"{leads_to} {path.name}")
+        if not self.dsn:
+            found.remove(next(each for each in found if "pidfd" in each))  # its database's
+        return found
+
+    @property
+    def _children(self) -> list[str]:
+        """Of the server, zombies too: its database is none."""
+        found = []
+        for path in Path(f"/proc/{self.server.process.pid}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                for pid in path.read_text().split():
+                    found.append(Path(f"/proc/{pid}/stat").read_text()[:60])
+        return [each for each in found if "(postgres)" not in each]
+
+    def nothing_is_left(self, seconds: float = 5) -> None:
+        """Delete all containers; then there is nothing any more, nor is there soon."""
+        for name in self.names:
+            self.delete(name)
+        late = time.monotonic() + seconds
+        while any((left := self.left).values()) and time.monotonic() < late:
+            time.sleep(0.05)
+        assert not any(left.values()), left
+
+    def end_processes(self) -> None:
+        """Of all its containers, with their control groups: as a reboot does."""
+        for folder in sorted(Path("/sys/fs/cgroup").glob(f"*/hoody/{self.server_id}/**/"))[::-1]:
+            late = time.monotonic() + 10
+            while folder.exists() and time.monotonic() < late:
+                with contextlib.suppress(OSError):
+                    for pid in (folder / "cgroup.procs").read_text().split():
+                        os.kill(int(pid), signal.SIGKILL)
+                for state in folder.glob("freezer.state"):
+                    with contextlib.suppress(OSError):
+                        state.write_text("THAWED")
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+                time.sleep(0.01)
+
+    @property
+    def loop_devices(self) -> list[str]:
+        """Of its own storage."""
+        image = self.data_dir / "storage.btrfs"
+        return run("losetup", "-n", "-O", "NAME", "-j", str(image)).split()
+
+    def reboot(self) -> None:
+        """All that one takes: processes, control groups, what is in /run, and its own storage."""
+        self.kill()
+        self.end_processes()
+        for path in Path("/sys/class/net").glob(f"hy{self.server_id[-8:]}-*"):
+            run("ip", "link", "delete", path.name)
+        (Path("/run/hoody") / self.server_id / "boot").write_text("another")
+        run("psql", self.dsn, "-qc", OTHER_BOOT.format(self.server_id))
+        if isinstance(self.given, str):
+            self.take_storage()
+
+    def take_storage(self) -> None:
+        """Its own, as a reboot does."""
+        if os.path.ismount(self.base):
+            run("umount", str(self.base))
+        for device in self.loop_devices:
+            run("losetup", "-d", device)
 
     def close(self) -> None:
         """Leave nothing, whatever the test has left."""
@@ -220,21 +326,15 @@ class House:
             for name in self.names:
                 self.api("DELETE", f"/containers/{name}?force=true")
         self.server.stop()
-        for path in Path("/sys/fs/cgroup").glob(f"*/hoody/{self.server_id}/*"):
-            if path.is_dir():
-                for pid in (path / "cgroup.procs").read_text().split():
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(int(pid), signal.SIGKILL)
-        time.sleep(0.1)
-        for folder in sorted(Path("/sys/fs/cgroup").glob(f"*/hoody/{self.server_id}/**/"))[::-1]:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        base = self.pool / f"hoody-{self.server_id}"
+        self.end_processes()
+        base = self.base
         for subvolume in [*base.glob("containers/*/*/"), *base.glob("images/*/")]:
             subprocess.run(
                 ["btrfs", "subvolume", "delete", str(subvolume)], capture_output=True, check=False
             )
         shutil.rmtree(base, ignore_errors=True)
+        if isinstance(self.given, str):
+            self.take_storage()
         shutil.rmtree(Path("/run/hoody") / self.server_id, ignore_errors=True)
         assert died is None, (
             f"the server had ended with {died}: {[e['message'] for e in self.server.events[-9:]]}"

@@ -426,6 +426,7 @@ class ContainersFace:
             changes["volumes"] = _volumes(changes["volumes"])
         if "exposed_ports" in changes:
             changes["exposed_ports"] = tuple(changes["exposed_ports"])
+        keeper: Keeper | None = None
         try:
             async with self._store.transaction() as transaction:
                 found = await find_container(
@@ -439,6 +440,10 @@ class ContainersFace:
                 await self._reshape(found, changed)
         except Taken:
             raise _taken(changes.get("name") or found.name, changes.get("alias")) from None
+        except DatabaseAway:
+            if keeper is not None:
+                self._fleet.look_again(keeper.container.id)
+            raise
         keeper.container = changed
         self._fleet.relabel(keeper)
         return self.row_of(call, changed, project)

@@ -1,0 +1,495 @@
+"""
+A container's tasks, each cut off at each of its steps: something fails, the database goes, the
+server dies. The truth is written in the end, and nothing is half-made.
+
+What keepers work with is played here; the tests with real parts are in tests/real.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from attrs import define, field
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, ensureDeferred
+
+from hoody.audit.events import Filter
+from hoody.containers import fleet as fleets
+from hoody.containers import keeper as keepers
+from hoody.containers.container import Container, Incarnation, Status
+from hoody.containers.fleet import Fleet
+from hoody.containers.runtime import RuntimeFailed
+from hoody.errors import Conflict, DatabaseAway, HoodyError
+from hoody.later import sleep
+from hoody.store.memory import MemoryStore, MemoryTransaction
+
+NOW = datetime(2026, 5, 4, tzinfo=UTC)
+BOOT = "this one"
+TASKS = ("create", "copy", "start", "stop", "force_stop", "restart", "pause", "resume", "delete")
+BEFORE = {
+    "start": "stopped",
+    "stop": "running",
+    "force_stop": "paused",
+    "restart": "running",
+    "pause": "running",
+    "resume": "paused",
+    "delete": "running",
+}
+AWAY = 3
+"""For so many questions the database is away, if it is."""
+
+
+class Killed(BaseException):
+    """The server is no more; nobody catches this."""
+
+
+@define(eq=False)
+class World:
+    """
+    What outlives a server: files, processes, the database.
+
+    @ivar log: the steps, by name.
+    """
+
+    files: set[str] = field(factory=set)
+    runs: dict[str, Incarnation] = field(factory=dict)
+    frozen: set[str] = field(factory=set)
+    log: list[str] = field(factory=list)
+    at: int = 0
+    fault: str = ""
+    dead: bool = False
+    away: int = 0
+    _lock: threading.Lock = field(factory=threading.Lock)
+    _pids: Any = field(factory=lambda: itertools.count(1000))
+
+    def step(self, name: str) -> None:
+        with self._lock:
+            if self.dead:
+                raise Killed
+            self.log.append(name)
+            is_of_database = name.startswith("database")
+            if is_of_database and self.away:
+                self.away -= 1
+                raise DatabaseAway("it has gone")
+            if len(self.log) != self.at:
+                return
+            if self.fault == "kill":
+                self.dead = True
+                raise Killed
+            if self.fault == "away" and is_of_database:
+                self.away = AWAY
+                raise DatabaseAway("it goes")
+            # What is there can be thawed.
+            if self.fault == "fail" and not is_of_database and name != "thaw":
+                raise OSError(5, "Input/output error")
+
+    def run(self, container_id: str) -> Incarnation:
+        self.runs[container_id] = Incarnation(
+            pid=next(self._pids), started=1, boot=BOOT, network=1
+        )
+        return self.runs[container_id]
+
+    def end(self, container_id: str) -> None:
+        self.runs.pop(container_id, None)
+        self.frozen.discard(container_id)
+
+
+@define(eq=False)
+class Store(MemoryStore):
+    world: World = field(factory=World, kw_only=True)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[MemoryTransaction]:
+        self.world.step("database, asked")
+        async with MemoryStore._transaction(self) as transaction:
+            yield transaction
+            self.world.step("database, at the COMMIT")
+        self.world.step("database, after the COMMIT")
+
+
+@define(eq=False)
+class Cgroup:
+    world: World
+    container_id: str
+
+    async def freeze(self, _: object) -> None:
+        self.world.step("freeze")
+        self.world.frozen.add(self.container_id)
+        self.world.step("frozen")
+
+    def thaw(self) -> None:
+        self.world.step("thaw")
+        self.world.frozen.discard(self.container_id)
+        self.world.step("thawed")
+
+
+@define(eq=False)
+class Run:
+    cgroup: Cgroup
+    incarnation: Incarnation
+    network: Any = None
+    ended: Callable[[], None] | None = None
+    over: bool = False
+
+    def close(self) -> None:
+        pass
+
+    def abandon(self, _: object) -> None:
+        pass
+
+    async def how_it_ended(self, _: object) -> int | None:
+        return None
+
+
+@define(eq=False)
+class Runtime:
+    world: World
+    server_id: str = ""
+    state: Path = Path()
+
+    async def launch(self, container: Container, *_: object, **__: object) -> Run:
+        try:
+            await self.clear(container.id)
+            self.world.step("launch")
+            incarnation = self.world.run(container.id)
+            self.world.step("launched")
+        except OSError as error:
+            await self.clear(container.id)
+            raise RuntimeFailed(str(error)) from error
+        return Run(Cgroup(self.world, container.id), incarnation)
+
+    def adopt(self, container: Container) -> Run | None:
+        incarnation = self.world.runs.get(container.id)
+        if incarnation is None or incarnation != container.incarnation:
+            return None
+        return Run(Cgroup(self.world, container.id), incarnation)
+
+    async def stop(self, run: Run, container_id: str, grace: float) -> None:
+        self.world.step("stop")
+        await self.clear(container_id)
+
+    async def clear(self, container_id: str) -> None:
+        self.world.step("clear")
+        self.world.end(container_id)
+        self.world.step("cleared")
+
+    async def sweep(self, known: set[str]) -> list[str]:
+        return []
+
+    def prepare(self) -> None:
+        pass
+
+
+@define(eq=False, slots=False)
+class Storage:
+    """Each of its files is made in two steps."""
+
+    world: World
+    given: None = None
+
+    def prepare(self, database: str, *, is_new: bool) -> None:
+        pass
+
+    def sweep(self, images: set[str], containers: set[str]) -> list[str]:
+        for path in tuple(self.world.files):
+            if path.partition("/")[0] not in containers:
+                self.world.files.discard(path)
+        return []
+
+    def make_container(self, container_id: str, volumes: object, most: object) -> None:
+        for name in ("root", "volume"):
+            self.world.step(f"make {name}")
+            self.world.files.add(f"{container_id}/{name}")
+        self.world.step("made")
+
+    def copy_container(self, source_id: str, container_id: str, most: object) -> None:
+        assert {f"{source_id}/root", f"{source_id}/volume"} <= self.world.files
+        self.make_container(container_id, [], most)
+
+    def remove_container(self, container_id: str) -> None:
+        for name in ("root", "volume"):
+            self.world.step(f"remove {name}")
+            self.world.files.discard(f"{container_id}/{name}")
+
+
+class Nothing:
+    """A network and a workshop that have nothing to do."""
+
+    server_id = ""
+
+    def identify(self, _: object) -> None:
+        pass
+
+    async def done(self, *_: object) -> None:
+        pass
+
+    take_up = furnish = unfurnish = leave = tidy = ensure_busybox = done
+
+
+def server(world: World, store: Store) -> Fleet:
+    given: dict[str, Any] = {
+        "reactor": reactor,
+        "store": store,
+        "storage": Storage(world),
+        "runtime": Runtime(world),
+        "workshop": Nothing(),
+        "network": Nothing(),
+    }
+    fleet = Fleet(**given, lacks=None, stop_grace=0, reclaim_after=0)
+    fleet.identify("s" * 24, Path("/nowhere"))
+    return fleet
+
+
+def row(container_id: str, **more: Any) -> Container:
+    given = {
+        "id": container_id,
+        "project_id": "p" * 24,
+        "server_id": "s" * 24,
+        "name": f"name-{container_id}",
+        "container_image": "busybox",
+        "image_id": "i" * 24,
+        "egress": "none",
+        "number": ord(container_id[0]),
+        "created_at": NOW,
+        "updated_at": NOW,
+    }
+    return Container(**{**given, **more})
+
+
+async def _with_one(world: World, store: Store, state: str) -> None:
+    """There has been one for long, in that state."""
+    world.files |= {"a/root", "a/volume"}
+    incarnation = None if state == "stopped" else world.run("a")
+    if state == "paused":
+        world.frozen.add("a")
+    async with store.transaction() as transaction:
+        reason = "manual" if state == "paused" else None
+        one = row("a", status=Status(state), status_reason=reason, incarnation=incarnation)
+        await transaction.containers.add(one)
+
+
+async def _ask(fleet: Fleet, task: str) -> HoodyError | None:
+    """@return: what whoever asked was told."""
+    order = fleet.order("somebody", source_id="a" if task == "copy" else None)
+    try:
+        if task in ("create", "copy"):
+            status = Status.COPYING if task == "copy" else Status.CREATING
+            pending = "copying" if task == "copy" else "creating"
+
+            async def write(transaction: Any) -> Container:
+                made = row("b", status=status, pending=pending)
+                await transaction.containers.add(made)
+                return made
+
+            await fleet.create(write, order)
+        else:
+            await fleet.operate(fleet.keepers["a"], task, order)
+    except HoodyError as error:
+        return error
+    return None
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (fleets, keepers):
+        monkeypatch.setattr(module, "boot_id", lambda: BOOT, raising=False)
+    monkeypatch.setattr(fleets, "DATABASE_PAUSE", 0.001)
+    monkeypatch.setattr(keepers, "_DATABASE_PAUSE", 0.001)
+
+
+async def _settled(fleet: Fleet) -> None:
+    for _ in range(500):
+        await sleep(reactor, 0.001)
+        if all(keeper.is_settled for keeper in fleet.keepers.values()):
+            await sleep(reactor, 0.003)
+            if all(keeper.is_settled for keeper in fleet.keepers.values()):
+                return
+    raise AssertionError({k.container.id: k.state for k in fleet.keepers.values()})
+
+
+async def _check(world: World, fleet: Fleet, store: Store) -> dict[str, str]:
+    """All agree: the row, the files, the processes, and who sees to it."""
+    await sleep(reactor, 0.008)
+    world.away = 0
+    await _settled(fleet)
+    async with store.transaction() as transaction:
+        rows = {each.id: each for each in await transaction.containers.of_server("s" * 24)}
+    assert set(fleet.keepers) == set(rows)
+    # A deletion that failed is asked for again.
+    half_gone = (
+        any("remove" in step for step in world.log)
+        and "a" in rows
+        and rows["a"].status == "failed"
+    )
+    assert half_gone or world.files == {
+        f"{each}/{what}" for each in rows for what in ("root", "volume")
+    }
+    for container_id, one in rows.items():
+        keeper = fleet.keepers[container_id]
+        assert one.pending is None
+        assert one.status == keeper.state == keeper.container.status
+        assert (one.status in ("running", "paused")) == (container_id in world.runs), one
+        assert (one.status == "paused") == (container_id in world.frozen)
+        assert (keeper.run is not None) == (container_id in world.runs)
+        if container_id in world.runs:
+            assert one.incarnation == world.runs[container_id]
+    assert set(world.runs) <= set(rows)
+    return {container_id: str(one.status) for container_id, one in rows.items()}
+
+
+def _case(test: Any) -> Any:
+    return pytest_twisted.ensureDeferred(test)
+
+
+async def _steps(task: str) -> list[str]:
+    """Those of a task to which nothing happens."""
+    world = World()
+    store = Store(world=world)
+    await _with_one(world, store, BEFORE.get(task, "running"))
+    fleet = server(world, store)
+    await fleet.start()
+    world.log.clear()
+    assert await _ask(fleet, task) is None
+    await _settled(fleet)
+    steps = list(world.log)
+    await _check(world, fleet, store)
+    return steps
+
+
+AFTER = {
+    "create": "stopped",
+    "copy": "stopped",
+    "start": "running",
+    "stop": "stopped",
+    "force_stop": "stopped",
+    "restart": "running",
+    "pause": "paused",
+    "resume": "running",
+    "delete": None,
+}
+
+
+@pytest.mark.parametrize("fault", ["fail", "away", "kill"])
+@pytest.mark.parametrize("task", TASKS)
+@_case
+async def test_a_task_cut_off_at_any_step_leaves_nothing_half_done(task: str, fault: str) -> None:
+    for at in range(1, len(await _steps(task)) + 1):
+        world = World()
+        store = Store(world=world)
+        await _with_one(world, store, BEFORE.get(task, "running"))
+        fleet = server(world, store)
+        await fleet.start()
+        world.log.clear()
+        world.at, world.fault = at, fault
+        asked: Deferred[Any] = ensureDeferred(_ask(fleet, task))
+        told: Any = "nothing"
+        if fault == "kill":
+            asked.addErrback(lambda failure: failure.trap(Killed))
+            while not world.dead:
+                await sleep(reactor, 0.001)
+            await sleep(reactor, 0.003)
+            world.dead, world.at = False, 0
+            fleet = server(world, store)
+            await fleet.start()
+        else:
+            told = await asked
+        await _settled(fleet)
+        step = (world.log + [""])[at - 1]
+        states = await _check(world, fleet, store)
+        own = states.get("b" if task in ("create", "copy") else "a")
+        if fault == "away":
+            assert isinstance(told, DatabaseAway) == step.startswith("database"), (at, step)
+        if told is None:
+            assert own == AFTER[task]
+        if fault == "fail" and told is not None:
+            assert isinstance(told, HoodyError)
+            assert "nput/output error" in told.sentence, told
+            expected = {"create": None, "copy": None, "pause": "running"}.get(task, "failed")
+            assert own == expected, (at, step)
+        if task == "copy":
+            assert states["a"] == "running"
+        assert len(await _events(store)) <= 1 + (fault == "kill"), "told once"
+
+
+async def _events(store: Store) -> list[str]:
+    async with store.transaction() as transaction:
+        found, _ = await transaction.events.page(Filter(), 0, 100, True)
+    return [each.event_type for each in found]
+
+
+@_case
+async def test_a_name_is_free_when_its_maker_is_told_that_it_could_not_be() -> None:
+    world = World()
+    store = Store(world=world)
+    fleet = server(world, store)
+    await fleet.start()
+    world.log.clear()
+    world.at, world.fault = await _step_of("create", "make volume"), "fail"
+    told = await _ask(fleet, "create")
+    assert told is not None
+    assert await _ask(fleet, "create") is None
+
+
+async def _step_of(task: str, name: str) -> int:
+    return (await _steps(task)).index(name) + 1
+
+
+@_case
+async def test_a_row_that_nobody_sees_to_is_taken_up_by_who_finds_it() -> None:
+    """It came true after all, long after its maker was told that the database is away."""
+    world = World()
+    store = Store(world=world)
+    fleet = server(world, store)
+    await fleet.start()
+    stray = row("b", status=Status.CREATING, pending="creating")
+    async with store.transaction() as transaction:
+        await transaction.containers.add(stray)
+    with pytest.raises(Conflict):
+        fleet.find(stray)
+    await sleep(reactor, 0.01)
+    await _settled(fleet)
+    assert await _check(world, fleet, store) == {}
+
+
+@_case
+async def test_one_that_is_refused_while_another_is_noted_harms_neither() -> None:
+    world = World()
+    store = Store(world=world)
+    await _with_one(world, store, "running")
+    fleet = server(world, store)
+    await fleet.start()
+    world.log.clear()
+    world.at, world.fault = 1, "away"
+    keeper = fleet.keepers["a"]
+    first = keeper.ask("stop", fleet.order("one"))
+    with pytest.raises(Conflict):
+        keeper.ask("start", fleet.order("other"))
+    with pytest.raises(DatabaseAway):
+        await first
+    await _settled(fleet)
+    assert await _check(world, fleet, store) == {"a": "running"}
+
+
+@_case
+async def test_a_start_that_breaks_is_not_for_ever() -> None:
+    world = World()
+    store = Store(world=world)
+    fleet = server(world, store)
+
+    def broken(*_: object) -> None:
+        raise ValueError("of all things")
+
+    storage: Any = fleet.storage
+    storage.sweep = broken
+    await fleet.start()
+    assert fleet.part()["status"] == "off"
+    with pytest.raises(HoodyError, match="server's log"):
+        fleet.check()
