@@ -222,7 +222,7 @@ def test_a_silent_answer_sleeps(house: House, name: str) -> None:
     ("egress", "busy"),
     [
         ("none", 'while :; do wget -qO /dev/null "$HOODY_URL/health"; sleep 0.2; done'),
-        ("nat", "while :; do wget -T 1 -qO- http://9.9.9.9/; sleep 0.1; done"),
+        ("nat", "while :; do nc -w 1 9.9.9.9 9; sleep 0.1; done"),
     ],
 )
 def test_bytes_on_its_own_ways_keep_it_awake(
