@@ -26,13 +26,16 @@ from tests.support.server import Server
 SECONDS = 1.5
 """What the runtime may take: long enough for one that works, on a machine that is busy."""
 
+NAP = f"sleep {10_000_000 + os.getpid()}"
+"""Nobody else's on this machine."""
+
 WRAPPER = r"""#!/bin/sh
 for word; do
     case $word in create|start|delete|exec) call=$word; break;; esac
 done
 case $(cat "{folder}/$call" 2>/dev/null) in
-hang) sleep 1234 & wait;;
-late) {runc} "$@"; sleep 1234 & wait;;
+hang) {nap} & wait;;
+late) {runc} "$@"; {nap} & wait;;
 died) kill -9 $$;;
 half) {runc} "$@"; kill -9 $$;;
 garbage)
@@ -58,7 +61,7 @@ class Moody:
         real = shutil.which("runc", path=os.environ["PATH"] + ":/usr/sbin")
         self.folder = folder
         program = folder / "runc"
-        program.write_text(WRAPPER.format(folder=folder, runc=real))
+        program.write_text(WRAPPER.format(folder=folder, runc=real, nap=NAP))
         program.chmod(0o755)
 
     def be(self, **moods: str) -> None:
@@ -146,7 +149,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
     assert says in failed["status_reason"]
     assert not house.pids(row["id"])
     until(lambda: _left_of_runs(house) == {}, 5)
-    assert not _runs("sleep 1234")
+    assert not _runs(NAP)
     house.server.settle(before)
     moody.be()
     assert house.operate(name, "start").status == 200
