@@ -271,8 +271,11 @@ class Fleet:
         async with self.store.transaction() as transaction:
             found = await transaction.containers.find(keeper.container.id, for_change=True)
             was = keeper.container
-            if found is None or (found.status, found.pending) != (was.status, was.pending):
-                return  # more has come of it since
+            if found is None:
+                return
+            if (found.status, found.pending) != (was.status, was.pending):
+                keeper.container = found  # more has come of it since, or just this
+                return
             changed = evolve(found, status=status, status_reason=reason, pending=None)
             await transaction.containers.change(changed)
             if found.status is not status:
