@@ -20,6 +20,7 @@ from zope.interface import implementer
 from hoody.containers.container import DOOR_PORT, MANUAL, Container, Status
 from hoody.containers.idle import IdleWatch
 from hoody.containers.keeper import Keeper, Order
+from hoody.containers.lifecycle import Task
 from hoody.containers.logs import tail, trim_all
 from hoody.containers.network.apidoor import URL
 from hoody.containers.network.wiring import Network
@@ -217,7 +218,7 @@ class Fleet:
             self._take_up_running(keeper, run)
         else:
             await self.runtime.clear(row.id)
-            self._take_up_still(keeper)
+            await self._take_up_still(keeper)
 
     def _take_up_running(self, keeper: Keeper, run: Run) -> None:
         row, life = keeper.container, keeper.life
@@ -247,33 +248,40 @@ class Fleet:
         """What of its network was ours went with the server that was before us."""
         await self.network.furnish(keeper.container, run.network)
 
-    def _take_up_still(self, keeper: Keeper) -> None:
+    async def _take_up_still(self, keeper: Keeper) -> None:
         row, life = keeper.container, keeper.life
-        life.adopt_failed() if row.status is Status.FAILED else life.adopt_stopped()
         was_up = row.status in (Status.RUNNING, Status.PAUSED)
         rebooted = row.incarnation is None or row.incarnation.boot != boot_id()
-        if row.pending in ("starting", "restarting") or (was_up and rebooted and row.autostart):
+        reason = "the machine was restarted" if rebooted else "it ended while nobody looked"
+        starts = row.pending in ("starting", "restarting") or (
+            was_up and rebooted and row.autostart
+        )
+        if starts and was_up:
+            down = Task.START  # which a server that dies now leaves to the next one
+            await self._insist(lambda: self._correct(keeper, Status.STOPPED, reason, down))
+        life.adopt_failed() if row.status is Status.FAILED else life.adopt_stopped()
+        if starts:
             keeper.ask("start", self._order(keeper))
         elif was_up or row.pending is not None:
             by_hand = row.pending in ("stopping", "killing")
-            reason = "it ended while nobody looked"
-            if by_hand:
-                reason = MANUAL
-            elif rebooted:
-                reason = "the machine was restarted"
-            self._write_down(keeper, Status.STOPPED, reason)
+            self._write_down(keeper, Status.STOPPED, MANUAL if by_hand else reason)
 
     def _write_down(self, keeper: Keeper, status: Status, reason: str | None) -> None:
         writing = self._insist(lambda: self._correct(keeper, status, reason))
         ensureDeferred(writing).addErrback(_report, keeper.container.name)
 
-    async def _correct(self, keeper: Keeper, status: Status, reason: str | None) -> None:
+    async def _correct(
+        self, keeper: Keeper, status: Status, reason: str | None, pending: Task | None = None
+    ) -> None:
         async with self.store.transaction() as transaction:
             found = await transaction.containers.find(keeper.container.id, for_change=True)
             was = keeper.container
-            if found is None or (found.status, found.pending) != (was.status, was.pending):
-                return  # more has come of it since
-            changed = evolve(found, status=status, status_reason=reason, pending=None)
+            if found is None:
+                return
+            if (found.status, found.pending) != (was.status, was.pending):
+                keeper.container = found  # more has come of it since, or just this
+                return
+            changed = evolve(found, status=status, status_reason=reason, pending=pending)
             await transaction.containers.change(changed)
             if found.status is not status:
                 await transaction.containers.passed(

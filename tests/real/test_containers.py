@@ -594,6 +594,9 @@ def test_after_a_reboot_those_come_back_that_are_to(house: House, name: str) -> 
     house.reboot()
     house.start()
     assert house.until(name, status="running")
+    logs = house.api.get(f"/containers/{name}/status-logs").data["logs"]
+    assert [each["to_status"] for each in logs[:2]] == ["running", "stopped"]
+    assert logs[1]["metadata"]["reason"] == "the machine was restarted"
     assert house.run(name, "cat /root/file; echo $A")[1] == "kept\nb\n"
     assert house.row(f"{name}-not")["status"] == "stopped"
 
