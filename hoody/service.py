@@ -34,6 +34,7 @@ from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
 from hoody.blocking import BlockingWatch
 from hoody.containers.assembly import STATE, make_fleet
+from hoody.containers.elsewhere import Elsewhere
 from hoody.containers.fleet import Destinations
 from hoody.errors import DatabaseAway
 from hoody.later import sleep
@@ -111,6 +112,7 @@ class Hoody(Service):
         self._blocking: BlockingWatch | None = None
         self._last_words = 2.0
         self._hopeless = False
+        self._name = socket.gethostname()
         self.database = databases.make(
             reactor, settings, self._data_dir, furnish=self._furnish, refused=self._refused
         )
@@ -154,7 +156,7 @@ class Hoody(Service):
         guard = Guard(self._keyring, Suspects(settings.wrong_tokens))
         pipe_guard = PipeGuard(guard, is_open=settings.pipe_auth != "token")
         self._gateway = GatewayFace(
-            destinations=Destinations(self._fleet),
+            destinations=Destinations(self._fleet, Elsewhere(self.database, reactor)),
             doors=Doors(guard),
             clock=reactor,
             suffix=containers_suffix(settings.domain.encode()),
@@ -244,9 +246,7 @@ class Hoody(Service):
         )
 
     def _operations(self) -> list[Operation]:
-        containers = ContainersFace(
-            self.database, self._fleet, self._settings.domain, socket.gethostname()
-        )
+        containers = ContainersFace(self.database, self._fleet, self._settings.domain, self._name)
         return catalogue(
             self.database,
             self._keyring,
@@ -322,9 +322,9 @@ class Hoody(Service):
             self._witness.was_killed(entry)
         for part in (self._unfinished, self._watches, self._metrics, self._retention):
             part.start()
-        self.database.start()
         now = moment(self._reactor.seconds())
         self._fleet.identify(self._data_dir.server_id(new_id(now)), STATE)
+        self.database.start()
         adopt_orphans()
         ensureDeferred(self._open()).addErrback(self._cannot_listen)
 
@@ -352,6 +352,8 @@ class Hoody(Service):
         """What must be in the database before anybody asks."""
         secret = await self._keyring.ensure_root(self._data_dir.root_token)
         await ensure_default(self.database, moment(self._reactor.seconds()))
+        async with self.database.transaction() as transaction:
+            await transaction.servers.say(self._fleet.server_id, self._name)
         if secret is not None:
             say_to_operator(
                 f"The root token, shown this once and kept in {self._data_dir.root_token}:"

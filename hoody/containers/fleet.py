@@ -18,6 +18,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from hoody.containers.container import DOOR_PORT, MANUAL, Container, Status
+from hoody.containers.elsewhere import Elsewhere
 from hoody.containers.idle import IdleWatch
 from hoody.containers.keeper import Keeper, Order
 from hoody.containers.logs import tail, trim_all
@@ -565,6 +566,7 @@ class Destinations:
     """The fleet, as the gateway comes to it."""
 
     _fleet: Fleet
+    _elsewhere: Elsewhere
 
     def here(self, label: str) -> IDestination | None:
         if not self._fleet.ready:
@@ -577,7 +579,15 @@ class Destinations:
         return None
 
     async def find(self, label: str) -> IDestination | None:
-        return self.here(label)
+        destination = self.here(label)
+        if destination is not None:
+            return destination
+        owner = await self._elsewhere.owner(label)
+        if owner is None:
+            return None
+        if owner.server_id != self._fleet.server_id:
+            raise owner.misdirected
+        raise Unavailable("The containers of this server are not there just now.")
 
 
 @implementer(IDestination)
