@@ -48,6 +48,7 @@ from hoody.pipes.watching import Watches
 from hoody.process import (
     DataDir,
     DataDirTaken,
+    Descriptors,
     Signals,
     adopt_orphans,
     raise_descriptor_limit,
@@ -70,7 +71,7 @@ from hoody.resources.api.operations import Operation
 from hoody.resources.doors import Doors
 from hoody.resources.gateway import GatewayFace
 from hoody.resources.guard import Guard, PipeGuard
-from hoody.resources.health import Health, open_descriptors
+from hoody.resources.health import Health
 from hoody.resources.pipe import PipeFace
 from hoody.resources.progress import ProgressFace, encode
 from hoody.resources.root import Root, containers_suffix, witness_request
@@ -85,8 +86,6 @@ FIRST_START_SECONDS = 120.0
 """How long the first start waits for a database of our own, which has to be made."""
 START_SECONDS = 3.0
 """How long any other does, before it serves without it."""
-RESERVED_DESCRIPTORS = 32
-"""Kept from connections: for logs, subprocesses, and the answer that none is left."""
 
 _log = Logger(namespace="hoody")
 
@@ -108,6 +107,7 @@ class Hoody(Service):
         self._signals = Signals(reactor, self.cut)
         self._data_dir = DataDir(settings.data_dir)
         self._kernel_pipes = KernelPipes(kernelpipes.MEMORY, 0)
+        self._descriptors = Descriptors(lambda: 2 * self._kernel_pipes.pipes)
         self._splices = False
         self._blocking: BlockingWatch | None = None
         self._last_words = 2.0
@@ -118,6 +118,7 @@ class Hoody(Service):
         )
         self._keyring = Keyring(self.database, reactor)
         self._fleet = make_fleet(reactor, settings, self._data_dir, self.database)
+        self._fleet.has_room = self._descriptors.is_for_containers
         self._feed = Feed()
         self._journal = Journal(self.database, reactor, Spool(self._data_dir.journal), self._learn)
         self._retention = Retention(
@@ -237,6 +238,7 @@ class Hoody(Service):
             reactor=self._reactor,
             hangups=Hangups(IReactorFDSet(self._reactor)),
             refuse=failures.refuse_connection,
+            has_room=self._descriptors.is_for_clients,
             access=partial(witness_request, self._metrics, settings.domain.encode()),
             server_name=f"hoody/{__version__}".encode(),
             head_timeout=settings.head_timeout,
@@ -329,11 +331,10 @@ class Hoody(Service):
         ensureDeferred(self._open()).addErrback(self._cannot_listen)
 
     def _share_descriptors(self, limit: int) -> None:
-        """Connections get what is left by what is open, kept, and by kernel pipes."""
+        """Kernel pipes get a part, and connections what is left by that and by all else."""
         pipes = min(kernelpipes.MEMORY // kernelpipes.LEAST, limit // 16) if self._splices else 0
         self._kernel_pipes.pipes = pipes
-        taken = open_descriptors() + RESERVED_DESCRIPTORS + 2 * pipes
-        self.site.max_connections = limit - taken
+        self._descriptors.limit = limit
 
     async def _open(self) -> None:
         """The database first, since its answers need it; but pipes do not wait long for it."""
