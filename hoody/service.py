@@ -16,7 +16,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort, IReactorFDSet
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorFDSet
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -396,7 +396,8 @@ class Hoody(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Drain: no new pipes, and those that run may end within C{--drain}.
+        Drain: no new pipes, and those that run, then answers of containers, may end within
+        C{--drain}.
 
         @return: fires when nothing runs any more.
         """
@@ -414,13 +415,14 @@ class Hoody(Service):
         drained = self.rendezvous.drain()
         late = self._reactor.callLater(self._settings.drain, self.cut)
         await drained
-        if late.active():
-            late.cancel()
         if self._blocking is not None:
             self._blocking.stop()
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
         self._feed.close()
         self._progress.close()
+        await self._drain_gateway(late)
+        if late.active():
+            late.cancel()
         self._gateway.close()
         await self._until(lambda: not self._events.followers)
         await self._until(lambda: not any(channel.requests for channel in self.site.connections))
@@ -436,9 +438,22 @@ class Hoody(Service):
         self._data_dir.leave()
         self._signals.restore()
 
+    async def _drain_gateway(self, late: IDelayedCall) -> None:
+        left = self._gateway.drain()
+        if left and late.active():
+            _log.info(
+                "{left} answer(s) of containers may go on for {seconds:.1f} s more; signal again"
+                " to cut them",
+                left=left,
+                seconds=late.getTime() - self._reactor.seconds(),
+            )
+        while self._gateway.drain() and late.active():
+            await sleep(self._reactor, 0.02)
+
     def cut(self) -> None:
         """End everything that runs, now."""
         self._last_words = 0.2
+        self._gateway.cut()
         _log.info("cutting {running} pipe(s)", running=self.rendezvous.caps.running)
         self.rendezvous.cut()
 

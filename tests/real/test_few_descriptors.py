@@ -43,7 +43,7 @@ def house(tmp_path: Path, pool: Path, cluster: Postgres) -> Iterator[House]:
 def test_who_comes_when_descriptors_run_out_is_told_and_who_is_there_goes_on(
     house: House,
 ) -> None:
-    house.create("slow", command=SLOW)
+    house.create("slow", command=SLOW, egress="none")
     before = house.server.steady()
     with contextlib.ExitStack() as stack:
 
