@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from hoody.audit.events import Event, Filter
     from hoody.auth.tokens import Token
     from hoody.containers.container import Container
+    from hoody.containers.elsewhere import Owner
     from hoody.containers.image import Image
     from hoody.containers.transitions import Transition
     from hoody.errors import HoodyError
@@ -313,6 +314,9 @@ class IContainers(Interface):
     async def of_server(server_id: str) -> list[Container]:
         """All that it has to see to."""
 
+    async def owners(labels: list[str]) -> dict[str, Owner]:
+        """Which servers those are of, of them that some container answers to."""
+
     async def free_number(server_id: str) -> int:
         """The least that no container of this server has, kept for this transaction."""
 
@@ -353,6 +357,16 @@ class IImages(Interface):
         """@raise hoody.errors.InUse: if a container is made of it."""
 
 
+class IServers(Interface):
+    """The servers of this database."""
+
+    async def say(server_id: str, name: str) -> None:
+        """What this one is called."""
+
+    async def names(server_ids: set[str]) -> dict[str, str]:
+        """What these are called, of whom it is known."""
+
+
 class ITransaction(Interface):
     """What is done in it becomes true as a whole, when it is left without an error."""
 
@@ -362,6 +376,7 @@ class ITransaction(Interface):
     results: IResults = Attribute("L{IResults}")
     containers: IContainers = Attribute("L{IContainers}")
     images: IImages = Attribute("L{IImages}")
+    servers: IServers = Attribute("L{IServers}")
 
     async def secret(name: str, fresh: bytes) -> bytes:
         """What all servers of this database know under C{name}: C{fresh}, if nothing yet."""

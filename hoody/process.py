@@ -49,6 +49,10 @@ class Signals:
             former(number, frame)
 
 
+KEPT_FROM_CLIENTS = 32
+"""Descriptors for containers, logs, subprocesses, and the answer that none is left."""
+KEPT_FROM_CONTAINERS = 16
+"""Of these, not for connections to containers."""
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -58,6 +62,36 @@ def raise_descriptor_limit() -> int:
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard
+
+
+@define(eq=False)
+class Descriptors:
+    """
+    File descriptors, of which the last are kept for what else must go on.
+
+    The kernel gives the lowest number that is free (open(2)): so that of a new one says how
+    many are taken, by whatever part of us, and nobody has to count.
+
+    @ivar limit: how many we may have; C{None} for no limit.
+    @ivar promised: how many others may still take that are not to find none left.
+    """
+
+    promised: Callable[[], int]
+    limit: int | None = None
+
+    def is_for_clients(self, number: int) -> bool:
+        """Whether a client's connection may have this one."""
+        return self._leaves(number, KEPT_FROM_CLIENTS)
+
+    def is_for_containers(self, number: int) -> bool:
+        """
+        Whether a connection to a container may; there are some more of them, or a crowd of
+        clients would leave none.
+        """
+        return self._leaves(number, KEPT_FROM_CONTAINERS)
+
+    def _leaves(self, number: int, count: int) -> bool:
+        return self.limit is None or number < self.limit - count - self.promised()
 
 
 def begin_without(secret: str, **environment: str) -> None:

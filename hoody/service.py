@@ -16,7 +16,7 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
-from twisted.internet.interfaces import IListeningPort, IReactorFDSet
+from twisted.internet.interfaces import IDelayedCall, IListeningPort, IReactorFDSet
 from twisted.logger import ILogObserver, Logger
 from twisted.python.components import Componentized
 from twisted.python.failure import Failure
@@ -34,6 +34,7 @@ from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
 from hoody.blocking import BlockingWatch
 from hoody.containers.assembly import STATE, make_fleet
+from hoody.containers.elsewhere import Elsewhere
 from hoody.containers.fleet import Destinations
 from hoody.errors import DatabaseAway
 from hoody.later import sleep
@@ -47,6 +48,7 @@ from hoody.pipes.watching import Watches
 from hoody.process import (
     DataDir,
     DataDirTaken,
+    Descriptors,
     Signals,
     adopt_orphans,
     raise_descriptor_limit,
@@ -69,7 +71,7 @@ from hoody.resources.api.operations import Operation
 from hoody.resources.doors import Doors
 from hoody.resources.gateway import GatewayFace
 from hoody.resources.guard import Guard, PipeGuard
-from hoody.resources.health import Health, open_descriptors
+from hoody.resources.health import Health
 from hoody.resources.pipe import PipeFace
 from hoody.resources.progress import ProgressFace, encode
 from hoody.resources.root import Root, containers_suffix, witness_request
@@ -84,8 +86,6 @@ FIRST_START_SECONDS = 120.0
 """How long the first start waits for a database of our own, which has to be made."""
 START_SECONDS = 3.0
 """How long any other does, before it serves without it."""
-RESERVED_DESCRIPTORS = 32
-"""Kept from connections: for logs, subprocesses, and the answer that none is left."""
 
 _log = Logger(namespace="hoody")
 
@@ -107,15 +107,18 @@ class Hoody(Service):
         self._signals = Signals(reactor, self.cut)
         self._data_dir = DataDir(settings.data_dir)
         self._kernel_pipes = KernelPipes(kernelpipes.MEMORY, 0)
+        self._descriptors = Descriptors(lambda: 2 * self._kernel_pipes.pipes)
         self._splices = False
         self._blocking: BlockingWatch | None = None
         self._last_words = 2.0
         self._hopeless = False
+        self._name = socket.gethostname()
         self.database = databases.make(
             reactor, settings, self._data_dir, furnish=self._furnish, refused=self._refused
         )
         self._keyring = Keyring(self.database, reactor)
         self._fleet = make_fleet(reactor, settings, self._data_dir, self.database)
+        self._fleet.has_room = self._descriptors.is_for_containers
         self._feed = Feed()
         self._journal = Journal(self.database, reactor, Spool(self._data_dir.journal), self._learn)
         self._retention = Retention(
@@ -154,7 +157,7 @@ class Hoody(Service):
         guard = Guard(self._keyring, Suspects(settings.wrong_tokens))
         pipe_guard = PipeGuard(guard, is_open=settings.pipe_auth != "token")
         self._gateway = GatewayFace(
-            destinations=Destinations(self._fleet),
+            destinations=Destinations(self._fleet, Elsewhere(self.database, reactor)),
             doors=Doors(guard),
             clock=reactor,
             suffix=containers_suffix(settings.domain.encode()),
@@ -235,6 +238,7 @@ class Hoody(Service):
             reactor=self._reactor,
             hangups=Hangups(IReactorFDSet(self._reactor)),
             refuse=failures.refuse_connection,
+            has_room=self._descriptors.is_for_clients,
             access=partial(witness_request, self._metrics, settings.domain.encode()),
             server_name=f"hoody/{__version__}".encode(),
             head_timeout=settings.head_timeout,
@@ -244,9 +248,7 @@ class Hoody(Service):
         )
 
     def _operations(self) -> list[Operation]:
-        containers = ContainersFace(
-            self.database, self._fleet, self._settings.domain, socket.gethostname()
-        )
+        containers = ContainersFace(self.database, self._fleet, self._settings.domain, self._name)
         return catalogue(
             self.database,
             self._keyring,
@@ -322,18 +324,17 @@ class Hoody(Service):
             self._witness.was_killed(entry)
         for part in (self._unfinished, self._watches, self._metrics, self._retention):
             part.start()
-        self.database.start()
         now = moment(self._reactor.seconds())
         self._fleet.identify(self._data_dir.server_id(new_id(now)), STATE)
+        self.database.start()
         adopt_orphans()
         ensureDeferred(self._open()).addErrback(self._cannot_listen)
 
     def _share_descriptors(self, limit: int) -> None:
-        """Connections get what is left by what is open, kept, and by kernel pipes."""
+        """Kernel pipes get a part, and connections what is left by that and by all else."""
         pipes = min(kernelpipes.MEMORY // kernelpipes.LEAST, limit // 16) if self._splices else 0
         self._kernel_pipes.pipes = pipes
-        taken = open_descriptors() + RESERVED_DESCRIPTORS + 2 * pipes
-        self.site.max_connections = limit - taken
+        self._descriptors.limit = limit
 
     async def _open(self) -> None:
         """The database first, since its answers need it; but pipes do not wait long for it."""
@@ -352,6 +353,8 @@ class Hoody(Service):
         """What must be in the database before anybody asks."""
         secret = await self._keyring.ensure_root(self._data_dir.root_token)
         await ensure_default(self.database, moment(self._reactor.seconds()))
+        async with self.database.transaction() as transaction:
+            await transaction.servers.say(self._fleet.server_id, self._name)
         if secret is not None:
             say_to_operator(
                 f"The root token, shown this once and kept in {self._data_dir.root_token}:"
@@ -393,7 +396,8 @@ class Hoody(Service):
 
     def stopService(self) -> Deferred[None]:
         """
-        Drain: no new pipes, and those that run may end within C{--drain}.
+        Drain: no new pipes, and those that run, then answers of containers, may end within
+        C{--drain}.
 
         @return: fires when nothing runs any more.
         """
@@ -411,13 +415,14 @@ class Hoody(Service):
         drained = self.rendezvous.drain()
         late = self._reactor.callLater(self._settings.drain, self.cut)
         await drained
-        if late.active():
-            late.cancel()
         if self._blocking is not None:
             self._blocking.stop()
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
         self._feed.close()
         self._progress.close()
+        await self._drain_gateway(late)
+        if late.active():
+            late.cancel()
         self._gateway.close()
         await self._until(lambda: not self._events.followers)
         await self._until(lambda: not any(channel.requests for channel in self.site.connections))
@@ -433,9 +438,22 @@ class Hoody(Service):
         self._data_dir.leave()
         self._signals.restore()
 
+    async def _drain_gateway(self, late: IDelayedCall) -> None:
+        left = self._gateway.drain()
+        if left and late.active():
+            _log.info(
+                "{left} answer(s) of containers may go on for {seconds:.1f} s more; signal again"
+                " to cut them",
+                left=left,
+                seconds=late.getTime() - self._reactor.seconds(),
+            )
+        while self._gateway.drain() and late.active():
+            await sleep(self._reactor, 0.02)
+
     def cut(self) -> None:
         """End everything that runs, now."""
         self._last_words = 0.2
+        self._gateway.cut()
         _log.info("cutting {running} pipe(s)", running=self.rendezvous.caps.running)
         self.rendezvous.cut()
 

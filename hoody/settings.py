@@ -230,7 +230,10 @@ class Settings:
         60.0, _seconds(0.1), "How long a connection may stay open between requests", shown="60s"
     )
     drain: float = _setting(
-        30.0, _seconds(0), "How long running pipes may go on after SIGTERM", shown="30s"
+        30.0,
+        _seconds(0),
+        "How long running pipes, and then answers of containers, may go on after SIGTERM",
+        shown="30s",
     )
     max_waiting: int = _setting(1000, _count(1), "How many senders and receivers may wait")
     max_waiting_per_address: int = _setting(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import socket
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +20,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from hoody.containers.container import DOOR_PORT, MANUAL, Container, Status
+from hoody.containers.elsewhere import Elsewhere
 from hoody.containers.idle import IdleWatch
 from hoody.containers.keeper import Keeper, Order
 from hoody.containers.lifecycle import Task
@@ -57,6 +60,7 @@ class Fleet:
     @ivar lacks: what is missing on this machine, with the cure; C{None} if nothing is.
     @ivar ready: whether all that was here before has been seen to.
     @ivar keepers: by container id.
+    @ivar has_room: whether there may be a connection to one with a descriptor of this number.
     @ivar stop_grace: seconds between asking processes to end and making them.
     @ivar reclaim_after: see L{IdleWatch}.
     @ivar start_patience: seconds that a request waits for its container to run.
@@ -72,6 +76,7 @@ class Fleet:
     stop_grace: float
     reclaim_after: float
     start_patience: float = 30.0
+    has_room: Callable[[int], bool] = field(default=lambda _: True, init=False)
     server_id: str = field(default="", init=False)
     ready: bool = field(default=False, init=False)
     keepers: dict[str, Keeper] = field(factory=dict, init=False)
@@ -573,6 +578,7 @@ class Destinations:
     """The fleet, as the gateway comes to it."""
 
     _fleet: Fleet
+    _elsewhere: Elsewhere
 
     def here(self, label: str) -> IDestination | None:
         if not self._fleet.ready:
@@ -585,7 +591,15 @@ class Destinations:
         return None
 
     async def find(self, label: str) -> IDestination | None:
-        return self.here(label)
+        destination = self.here(label)
+        if destination is not None:
+            return destination
+        owner = await self._elsewhere.owner(label)
+        if owner is None:
+            return None
+        if owner.server_id != self._fleet.server_id:
+            raise owner.misdirected
+        raise Unavailable("The containers of this server are not there just now.")
 
 
 @implementer(IDestination)
@@ -658,7 +672,15 @@ class Visit:
             )
         run = await self._fleet.serving(keeper)
         patience = run.began + START_SECONDS if port == keeper.container.port else 0.0
-        return InsideEndpoint(reactor, run.network.socket, port, patience)
+
+        def make_socket(family: int, kind: int) -> socket.socket:
+            made = run.network.socket(family, kind)
+            if not self._fleet.has_room(made.fileno()):
+                made.close()
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            return made
+
+        return InsideEndpoint(reactor, make_socket, port, patience)
 
     def connected(self) -> None:
         if self._found is None:

@@ -146,9 +146,9 @@ class Channel(HTTPChannel):
     def connectionMade(self) -> None:
         self.site.connections.add(self)
         self.plain = sockets.plain_descriptor(self.transport)
-        self.is_too_many = self.site.is_full
         sock = sockets.socket_of(self.transport)
         if sock is not None:
+            self.is_too_many = not self.site.has_room(sock.fileno())
             sockets.expect_dead_peers(sock, self.site.peer_timeout)
         super().connectionMade()
 

@@ -27,8 +27,8 @@ class Site(server.Site):
     @ivar connections: those that are open.
     @ivar parties: of these, those whose peer may be silent for long.
     @ivar stream_timeout: seconds that a reader of events may take none of them.
-    @ivar max_connections: how many there may be; who comes in over that is
-        told so. C{None} for no limit.
+    @ivar has_room: whether there may be a connection with a descriptor of this number; who
+        comes in though there is none is told so.
     """
 
     noisy = False
@@ -43,6 +43,7 @@ class Site(server.Site):
         hangups: Hangups,
         refuse: Callable[[Channel, HoodyError], None],
         access: Callable[[Request], None],
+        has_room: Callable[[int], bool] = lambda _: True,
         server_name: bytes,
         head_timeout: float,
         idle_timeout: float,
@@ -54,11 +55,11 @@ class Site(server.Site):
         self.hangups = hangups
         self.refuse = refuse
         self.access = access
+        self.has_room = has_room
         self.server_name = server_name
         self.head_timeout = head_timeout
         self.peer_timeout = peer_timeout
         self.stream_timeout = stream_timeout
-        self.max_connections: int | None = None
         self.connections: set[Channel] = set()
         self.parties: set[Channel] = set()
         self._suspects: set[Channel] = set()
@@ -106,11 +107,6 @@ class Site(server.Site):
             )
             return None
         return self.claimer.claim(request)
-
-    @property
-    def is_full(self) -> bool:
-        """Whether there are more connections than there may be."""
-        return self.max_connections is not None and len(self.connections) > self.max_connections
 
     def acceptableProtocols(self) -> list[bytes]:  # IProtocolNegotiationFactory
         """What TLS may agree upon (ALPN); HTTP/2 would need another channel."""

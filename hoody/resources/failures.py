@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from http import HTTPStatus
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
 from werkzeug.exceptions import HTTPException
 
-from hoody.errors import HoodyError, NoSuchThing, WrongMethod
+from hoody.errors import HoodyError, NoSuchThing, Unavailable, WrongMethod
 from hoody.protocols.channel import Channel
 from hoody.protocols.request import Request
 from hoody.resources.cors import allow_origin
@@ -53,6 +54,8 @@ def understood(failure: Failure) -> HoodyError:
         return error
     if isinstance(error, HTTPException):
         return routing_error(error)
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return Unavailable("No file descriptor is left for this; try again in a moment.")
     _log.failure("a request failed", failure)
     return HoodyError("Something broke here; the server's log says what, under this request's id.")
 

@@ -183,6 +183,12 @@ def set_answer(request: Request, head: AnswerHead) -> None:
     request.setResponseCode(head.status, head.reason)
 
 
+def is_stream_of_events(head: AnswerHead) -> bool:
+    """Whether it goes on for as long as somebody listens (C{text/event-stream})."""
+    kinds = head.values(b"content-type")
+    return any(kind.lower().startswith(b"text/event-stream") for kind in kinds)
+
+
 def interim_headers(head: AnswerHead) -> Headers:
     """As L{answer_headers}, for what comes before the answer."""
     headers = Headers()

@@ -11,8 +11,9 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from hoody.auth.principal import Principal
-from hoody.errors import HoodyError, NoSuchThing, NoToken, NotServing
+from hoody.errors import HoodyError, NoSuchThing, NoToken, NotServing, Unavailable
 from hoody.interfaces import IDestination, IDestinations, IIntake
+from hoody.pipes.rendezvous import DRAINING
 from hoody.protocols.kept import KeptConnections
 from hoody.protocols.relaying import Relaying
 from hoody.protocols.request import Request
@@ -82,6 +83,8 @@ class GatewayFace:
     keep: float = 4.0
     relaying: Relaying | None = None
     _means: Means = field(init=False)
+    _passages: set[Passage] = field(factory=set, init=False)
+    _closing: bool = field(default=False, init=False)
     _inside: dict[Passage, Principal] = field(factory=dict, init=False)
     _looks: LoopingCall = field(init=False)
 
@@ -98,7 +101,12 @@ class GatewayFace:
     def claim(self, request: Request) -> IIntake:
         """Take a request to its container; whatever comes of it is answered."""
         passage = Passage(request, self._means, refuse=refusals.refuse, left=self._left)
+        self._passages.add(passage)
         passage.begin()
+        if self._closing:
+            request.close_after()
+            passage.give_up(Unavailable(DRAINING))
+            return passage
         ensureDeferred(self._lead(passage)).addErrback(passage.fail)
         return passage
 
@@ -112,6 +120,26 @@ class GatewayFace:
         if destination is None or address.project_id != destination.project_id:
             raise _unknown(request)
         return destination
+
+    # The end of the server
+
+    def drain(self) -> int:
+        """
+        Take no more, and end what has no end of its own.
+
+        @return: how many are left, to be called for until there are none.
+        """
+        self._closing = True
+        for passage in tuple(self._passages):
+            if passage.is_endless:
+                passage.give_up(Unavailable(DRAINING))
+        return len(self._passages)
+
+    def cut(self) -> None:
+        """Take no more, and end what is there."""
+        self._closing = True
+        for passage in tuple(self._passages):
+            passage.give_up(Unavailable(DRAINING))
 
     def close(self) -> None:
         """Let go of what is kept."""
@@ -164,6 +192,7 @@ class GatewayFace:
             self._looks.start(LOOK_EVERY, now=False)
 
     def _left(self, passage: Passage) -> None:
+        self._passages.discard(passage)
         self._inside.pop(passage, None)
         if not self._inside and self._looks.running:
             self._looks.stop()

@@ -48,6 +48,8 @@ class Passage:
     it, its body stays with the client.
 
     @ivar is_over: whether the answer has been given, or will not be.
+    @ivar is_endless: whether what is given has no end of its own: what follows an upgrade, and
+        a stream of events.
     """
 
     patient = False
@@ -66,7 +68,7 @@ class Passage:
         """
         self.request = request
         self._refuse = refuse
-        self.is_over = False
+        self.is_over = self.is_endless = False
         self._means = means
         self._left = left
         self._upstream: Upstream | None = None
@@ -237,6 +239,7 @@ class Passage:
     def begun(self, head: AnswerHead, body: Body) -> None:
         request, self._body = self.request, body
         self.visit.answered()
+        self.is_endless = forwarding.is_stream_of_events(head)
         forwarding.set_answer(request, head)
         if self.visit.wake is not None:
             forwarding.tell_of_wake(request.responseHeaders, *self.visit.wake)
@@ -267,6 +270,7 @@ class Passage:
     def switched(self, head: AnswerHead) -> None:
         assert self._upstream is not None
         self.visit.answered()
+        self.is_endless = True
         tunnel = Tunnel(self.request, self._upstream, self.visit.moved, self._tunnel_is_over)
         headers = forwarding.switching_headers(head)
         if self.visit.wake is not None:

@@ -10,6 +10,7 @@ from hoody.errors import (
     Forbidden,
     GatewayTimeout,
     HoodyError,
+    Misdirected,
     NoSuchThing,
     NoToken,
     NotServing,
@@ -24,6 +25,7 @@ _TITLES: dict[type[HoodyError], str] = {
     NoToken: "This needs a token",
     Forbidden: "Not with this token",
     TooMany: "Too many wrong tokens",
+    Misdirected: "The container is on another server",
     BadGateway: "The container does not answer",
     GatewayTimeout: "The container does not answer",
 }

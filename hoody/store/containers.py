@@ -1,4 +1,4 @@
-"""The SQL of containers, of their images and of what became of them."""
+"""The SQL of containers, of their images, of what became of them, and of whose they are."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from attrs import asdict, define
 from zope.interface import implementer
 
 from hoody.containers.container import Container, Incarnation, Status, Volume
+from hoody.containers.elsewhere import Owner
 from hoody.containers.image import Image, ImageStatus
 from hoody.containers.transitions import Transition
 from hoody.errors import InUse
-from hoody.interfaces import IContainers, IImages
+from hoody.interfaces import IContainers, IImages, IServers
 from hoody.store.links import Link
 from hoody.store.rows import names_of, unique
 
@@ -101,6 +102,18 @@ class Containers:
             (server_id,),
         )
         return [_container(row) for row in rows]
+
+    async def owners(self, labels: list[str]) -> dict[str, Owner]:
+        rows = await self._link.run(
+            "SELECT l.label, c.name, c.server_id, s.name FROM container_labels l"
+            " JOIN containers c ON c.id = l.container_id"
+            " LEFT JOIN servers s ON s.id = c.server_id WHERE l.label = ANY(%s)",
+            (labels,),
+        )
+        return {
+            label: Owner(container=name, server_id=server_id, server=server)
+            for label, name, server_id, server in rows
+        }
 
     async def free_number(self, server_id: str) -> int:
         await self._link.run(
@@ -221,3 +234,23 @@ def _image(row: tuple[Any, ...]) -> Image:
     found = dict(zip(_IMAGE_NAMES, row, strict=True))
     found["status"] = ImageStatus(found["status"])
     return Image(**found)
+
+
+@implementer(IServers)
+@define(eq=False)
+class Servers:
+    _link: Link
+
+    async def say(self, server_id: str, name: str) -> None:
+        await self._link.run(
+            "INSERT INTO servers AS s (id, name) VALUES (%s, %s) ON CONFLICT (id)"
+            " DO UPDATE SET name = excluded.name WHERE s.name <> excluded.name",
+            (server_id, name),
+        )
+
+    async def names(self, server_ids: set[str]) -> dict[str, str]:
+        return dict(
+            await self._link.run(
+                "SELECT id, name FROM servers WHERE id = ANY(%s)", (list(server_ids),)
+            )
+        )

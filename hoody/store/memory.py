@@ -17,7 +17,12 @@ from hoody.errors import DatabaseAway, Taken
 from hoody.interfaces import IEvents, IProjects, IResults, IStore, ITokens, ITransaction
 from hoody.pipes.results import Result
 from hoody.projects import Project
-from hoody.store.memory_containers import ContainerRows, MemoryContainers, MemoryImages
+from hoody.store.memory_containers import (
+    ContainerRows,
+    MemoryContainers,
+    MemoryImages,
+    MemoryServers,
+)
 from hoody.units import case_folded, moment
 
 
@@ -180,6 +185,7 @@ class MemoryTransaction:
     results: MemoryResults = field(init=False)
     containers: MemoryContainers = field(init=False)
     images: MemoryImages = field(init=False)
+    servers: MemoryServers = field(init=False)
     recorded: list[Event] = field(factory=list, init=False)
     topics: set[str] = field(factory=set, init=False)
 
@@ -190,6 +196,7 @@ class MemoryTransaction:
         self.results = MemoryResults(self._rows)
         self.containers = MemoryContainers(self._rows.fleet)
         self.images = MemoryImages(self._rows.fleet)
+        self.servers = MemoryServers(self._rows.fleet)
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         return self._rows.secrets.setdefault(name, fresh)

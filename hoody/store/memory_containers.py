@@ -6,10 +6,11 @@ from attrs import define, evolve, field
 from zope.interface import implementer
 
 from hoody.containers.container import Container
+from hoody.containers.elsewhere import Owner
 from hoody.containers.image import Image
 from hoody.containers.transitions import Transition
 from hoody.errors import InUse, Taken
-from hoody.interfaces import IContainers, IImages
+from hoody.interfaces import IContainers, IImages, IServers
 
 
 @define
@@ -17,9 +18,12 @@ class ContainerRows:
     containers: dict[str, Container] = field(factory=dict)
     images: dict[str, Image] = field(factory=dict)
     transitions: list[Transition] = field(factory=list)
+    servers: dict[str, str] = field(factory=dict)
 
     def copied(self) -> ContainerRows:
-        return ContainerRows(dict(self.containers), dict(self.images), list(self.transitions))
+        return ContainerRows(
+            dict(self.containers), dict(self.images), list(self.transitions), dict(self.servers)
+        )
 
 
 @implementer(IContainers)
@@ -65,6 +69,17 @@ class MemoryContainers:
     async def of_server(self, server_id: str) -> list[Container]:
         found = [each for each in self._rows.containers.values() if each.server_id == server_id]
         return sorted(found, key=lambda each: each.id)
+
+    async def owners(self, labels: list[str]) -> dict[str, Owner]:
+        return {
+            label: Owner(
+                container=each.name,
+                server_id=each.server_id,
+                server=self._rows.servers.get(each.server_id),
+            )
+            for each in self._rows.containers.values()
+            for label in set(labels) & set(each.labels)
+        }
 
     async def free_number(self, server_id: str) -> int:
         taken = {each.number for each in await self.of_server(server_id)}
@@ -122,3 +137,15 @@ class MemoryImages:
         if any(each.image_id == image_id for each in self._rows.containers.values()):
             raise InUse
         self._rows.images.pop(image_id, None)
+
+
+@implementer(IServers)
+@define(eq=False)
+class MemoryServers:
+    _rows: ContainerRows
+
+    async def say(self, server_id: str, name: str) -> None:
+        self._rows.servers[server_id] = name
+
+    async def names(self, server_ids: set[str]) -> dict[str, str]:
+        return {each: name for each, name in self._rows.servers.items() if each in server_ids}

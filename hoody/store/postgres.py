@@ -17,7 +17,7 @@ from hoody.errors import InUse
 from hoody.interfaces import IEvents, IProjects, IResults, ITokens, ITransaction
 from hoody.pipes.results import Result
 from hoody.projects import Project
-from hoody.store.containers import Containers, Images
+from hoody.store.containers import Containers, Images, Servers
 from hoody.store.links import Link
 from hoody.store.rows import names_of, unique
 from hoody.units import case_folded
@@ -275,6 +275,7 @@ class Transaction:
     results: Results = field(init=False)
     containers: Containers = field(init=False)
     images: Images = field(init=False)
+    servers: Servers = field(init=False)
     _recorded: list[Event] = field(factory=list, init=False)
     _topics: set[str] = field(factory=set, init=False)
 
@@ -282,6 +283,7 @@ class Transaction:
         self.tokens, self.projects = Tokens(self._link), Projects(self._link)
         self.events, self.results = Events(self._link), Results(self._link)
         self.containers, self.images = Containers(self._link), Images(self._link)
+        self.servers = Servers(self._link)
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         await self._link.run(

@@ -22,6 +22,7 @@ from twisted.internet.interfaces import IReactorTime
 from hoody.audit.events import Event, Filter
 from hoody.auth.tokens import Scope, Token, mint
 from hoody.containers.container import Container, Incarnation, Status, Volume
+from hoody.containers.elsewhere import Owner
 from hoody.containers.image import Image, ImageStatus
 from hoody.containers.transitions import Transition
 from hoody.errors import DatabaseAway, InUse, Taken
@@ -375,6 +376,24 @@ def container(name: str, of: tuple[Project, Image], number: int = 0, **more: obj
         updated_at=NOW,
         **given,  # type: ignore[arg-type]
     )
+
+
+@awaits
+async def test_servers_say_what_they_are_called_and_whose_is_what(store: IStore) -> None:
+    of = await furnished(store)
+    async with store.transaction() as transaction:
+        await transaction.servers.say("s1", "one")
+        await transaction.servers.say("s2", "two")
+        await transaction.servers.say("s1", "uno")
+        web = container("Web_1", of, alias="front")
+        await transaction.containers.add(web)
+        await transaction.containers.add(container("db", of, server_id="s3"))
+    async with store.transaction() as transaction:
+        assert await transaction.servers.names({"s1", "s3"}) == {"s1": "uno"}
+        owners = await transaction.containers.owners([web.id, "web-1", "front", "db", "nobody"])
+    mine = Owner(container="Web_1", server_id="s1", server="uno")
+    theirs = Owner(container="db", server_id="s3", server=None)
+    assert owners == {web.id: mine, "web-1": mine, "front": mine, "db": theirs}
 
 
 @awaits

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ class House:
         cluster: Postgres | None,
         *options: str,
         env: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.data_dir = folder
         self.env = {"HOODY_DATABASE": "", **(env or {})}
@@ -104,6 +105,7 @@ class House:
             database,
             *options,
         )
+        self.prefix = prefix
         self.given = pool
         self.server = self.start()
 
@@ -120,7 +122,9 @@ class House:
         return self.data_dir / "storage"
 
     def start(self, *options: str) -> Server:
-        self.server = Server(self.data_dir, *self.options, *options, env=self.env)
+        self.server = Server(
+            self.data_dir, *self.options, *options, env=self.env, prefix=self.prefix
+        )
         late = time.monotonic() + 30
         try:
             while self.part["status"] == "starting" or not self._has_busybox:

@@ -15,6 +15,7 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import ClientFactory, DatagramProtocol, Protocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -86,7 +87,7 @@ class Resolvers:
         for address in (known * _ATTEMPTS)[:_ATTEMPTS]:
             try:
                 answer = await self._attempt(address, question, tcp)
-            except (NoAnswer, OSError):
+            except (NoAnswer, OSError, CannotListenError):
                 self._put_last(address)
                 continue
             if code_of(answer) not in _OTHERS_MAY_KNOW:
@@ -148,6 +149,7 @@ class _ByDatagram(DatagramProtocol):
     question: Question
     number: int
     done: Deferred[bytes]
+    noisy = False
     transport: Any = field(default=None, init=False)
 
     def startProtocol(self) -> None:

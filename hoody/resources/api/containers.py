@@ -13,6 +13,7 @@ from twisted.internet.threads import deferToThread
 from hoody.auth.principal import Principal
 from hoody.auth.tokens import Scope
 from hoody.containers.container import DOOR_PORT, PORT, Container, Status, Volume, fault_of, label
+from hoody.containers.elsewhere import Owner
 from hoody.containers.fleet import Fleet
 from hoody.containers.image import Image, ImageStatus
 from hoody.containers.keeper import Keeper, Order
@@ -22,7 +23,6 @@ from hoody.errors import (
     Conflict,
     DatabaseAway,
     HoodyError,
-    Misdirected,
     NoSuchThing,
     Taken,
 )
@@ -58,7 +58,7 @@ _SYSTEM_PATHS = ("/proc", "/sys", "/dev", "/run")
 class ContainersFace:
     """
     @ivar domain: whose subdomains they are.
-    @ivar server_name: for clients that show it.
+    @ivar server_name: what this one is called.
     """
 
     _store: IStore
@@ -190,13 +190,15 @@ class ContainersFace:
                 of,
                 call.principal.containers,
             )
-            rows = [await self._row(call, transaction, each) for each in found]
+            servers = await self._servers(transaction, found)
+            rows = [await self._row(call, transaction, each, servers) for each in found]
         return ContainerPage(containers=rows, pagination=pagination(query, total))
 
     async def get_container(self, call: Call, container: str) -> ContainerRow:
         async with self._store.transaction() as transaction:
             found = await find_container(transaction, call.principal, container)
-            return await self._row(call, transaction, found)
+            servers = await self._servers(transaction, [found])
+            return await self._row(call, transaction, found, servers)
 
     async def list_status_logs(self, call: Call, container: str) -> TransitionPage:
         query = call.query
@@ -222,12 +224,29 @@ class ContainersFace:
         )
 
     async def _row(
-        self, call: Call, transaction: ITransaction, container: Container
+        self, call: Call, transaction: ITransaction, container: Container, servers: dict[str, str]
     ) -> ContainerRow:
         project = await transaction.projects.find(container.project_id)
-        return self.row_of(call, container, project)
+        server = servers.get(container.server_id, container.server_id)
+        return self.row_of(call, container, project, server)
 
-    def row_of(self, call: Call, container: Container, project: Project | None) -> ContainerRow:
+    async def _servers(
+        self, transaction: ITransaction, containers: list[Container]
+    ) -> dict[str, str]:
+        """What those are called that have them."""
+        found: dict[str, str] = await transaction.servers.names(
+            {each.server_id for each in containers}
+        )
+        return found
+
+    def row_of(
+        self,
+        call: Call,
+        container: Container,
+        project: Project | None,
+        server_name: str | None = None,
+    ) -> ContainerRow:
+        """@param server_name: what the server is called that has it; C{None} for this one."""
         host = f"{container.host_label}.containers.{self.domain}"
         masked = not call.principal.may(Scope.WRITE)
         return ContainerRow(
@@ -235,7 +254,7 @@ class ContainersFace:
             project_id=container.project_id,
             project_alias=project.alias if project else "",
             server_id=container.server_id,
-            server_name=self.server_name,
+            server_name=server_name or self.server_name,
             user_id=USER_ID,
             realm_ids=[],
             name=container.name,
@@ -346,21 +365,21 @@ class ContainersFace:
 
     async def _copy(self, call: Call, container: str) -> ContainerRow:
         body: Copy = call.body
-        self._fleet.check()
         if body.source_snapshot is not None:
             raise NoSuchThing(f"source_snapshot: there is no {body.source_snapshot!r}.")
         if body.name is not None:
             _check_name("name", body.name)
         async with self._store.transaction() as transaction:
             source = await find_container(transaction, call.principal, container)
-            self.check_ours(source)
+            await self.check_ours(transaction, source)
+        self._fleet.check()
         name = body.name or _made_up(source.name)
         of: Project | None = None
 
         async def write(transaction: ITransaction) -> Container:
             nonlocal of
             source = await find_container(transaction, call.principal, container)
-            self.check_ours(source)
+            await self.check_ours(transaction, source)
             project = body.target_project_id or source.project_id
             of = await self._room_in(transaction, project)
             copied = evolve(
@@ -432,7 +451,7 @@ class ContainersFace:
                 found = await find_container(
                     transaction, call.principal, container, for_change=True
                 )
-                self.check_ours(found)
+                await self.check_ours(transaction, found)
                 keeper = self._fleet.find(found)
                 changed = evolve(found, updated_at=call.now, **changes)
                 await transaction.containers.change(changed)
@@ -486,7 +505,7 @@ class ContainersFace:
     async def _own(self, call: Call, container: str) -> tuple[Keeper, Project | None]:
         async with self._store.transaction() as transaction:
             found = await find_container(transaction, call.principal, container)
-            self.check_ours(found)
+            await self.check_ours(transaction, found)
             project = await transaction.projects.find(found.project_id)
         return self._fleet.find(found), project
 
@@ -497,12 +516,15 @@ class ContainersFace:
             source_id=source_id,
         )
 
-    def check_ours(self, container: Container) -> None:
+    async def check_ours(self, transaction: ITransaction, container: Container) -> None:
+        """@raise Misdirected: if another server has it."""
         if container.server_id != self._fleet.server_id:
-            raise Misdirected(
-                f"The container {container.name!r} is on the server {container.server_id}; ask"
-                " that one."
-            )
+            names = await self._servers(transaction, [container])
+            raise Owner(
+                container=container.name,
+                server_id=container.server_id,
+                server=names.get(container.server_id),
+            ).misdirected
 
 
 async def find_project(

@@ -191,7 +191,7 @@ class InsideFace:
     async def _keeper(self, call: Call, container: str) -> Keeper:
         async with self._store.transaction() as transaction:
             found = await find_container(transaction, call.principal, container)
-        self._containers.check_ours(found)
+            await self._containers.check_ours(transaction, found)
         return self._fleet.find(found)
 
     # Commands
@@ -341,7 +341,7 @@ class InsideFace:
     ) -> dict[str, str]:
         async with self._store.transaction() as transaction:
             found = await find_container(transaction, call.principal, container, for_change=True)
-            self._containers.check_ours(found)
+            await self._containers.check_ours(transaction, found)
             keeper = self._fleet.find(found)
             changed: Container = evolve(
                 found, environment_vars=change(found.environment_vars), updated_at=call.now
