@@ -36,6 +36,7 @@ from hoody.store.memory import MemoryStore
 @frozen
 class _Visit:
     wake = None
+    patience = 0.0
 
     async def endpoint(self, port: int) -> IStreamClientEndpoint:
         return TCP4ClientEndpoint(the_reactor, "127.0.0.1", port)
@@ -57,6 +58,7 @@ class _Container:
     name: str = "box"
     access: str = "public"
     ports: frozenset[int] = frozenset()
+    sleeps: str | None = None
 
     def here(self, label: str) -> IDestination | None:
         return self
@@ -64,7 +66,7 @@ class _Container:
     async def find(self, label: str) -> IDestination | None:
         return self
 
-    def visit(self) -> IVisit:
+    def visit(self, *, counts: bool = True) -> IVisit:
         return _Visit()
 
     async def last_words(self) -> str:

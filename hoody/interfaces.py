@@ -429,8 +429,16 @@ class IDestination(Interface):
     port: int = Attribute("The main port.")
     ports: frozenset[int] = Attribute("All that may be reached from outside.")
 
-    def visit() -> IVisit:
-        """A request has come for it."""
+    sleeps: str | None = Attribute(
+        "C{paused} or C{stopped}, if it is so only until the next request comes."
+    )
+
+    def visit(*, counts: bool = True) -> IVisit:
+        """
+        A request has come for it.
+
+        @param counts: whether that keeps it awake for longer than it lasts.
+        """
 
     async def last_words() -> str:
         """The end of its log, for those who may read it."""
@@ -442,6 +450,11 @@ class IVisit(Interface):
     wake: tuple[str, float] | None = Attribute(
         "C{paused} or C{stopped}, which the container was when this came, and milliseconds from"
         " then until it took the connection; C{None} if it was awake, or has not yet."
+    )
+
+    patience: float = Attribute(
+        "For how many seconds more its port may refuse, and is asked again; known with the"
+        " endpoint."
     )
 
     async def endpoint(port: int) -> IStreamClientEndpoint:

@@ -61,6 +61,7 @@ class Metrics:
     _durations: Histogram = field(init=False)
     _pipes: Counter = field(init=False)
     _bytes: Counter = field(init=False)
+    _wakes: Histogram = field(init=False)
     _latency: Histogram = field(init=False)
     _call: LoopingCall = field(init=False)
     _due: float = field(default=0.0, init=False)
@@ -87,6 +88,13 @@ class Metrics:
             "hoody_pipe_bytes",
             "Bytes of bodies that receivers were given, by what moved them.",
             ("mover",),
+            registry=registry,
+        )
+        self._wakes = Histogram(
+            "hoody_wake_seconds",
+            "From a request to a container that slept to its taking the connection.",
+            ("found",),
+            buckets=_SECONDS,
             registry=registry,
         )
         self._latency = Histogram(
@@ -127,6 +135,10 @@ class Metrics:
         self._pipes.labels("failed" if failed else "completed").inc()
         self._bytes.labels("kernel").inc(spliced)
         self._bytes.labels("portable").inc(max(0, delivered - spliced))
+
+    def container_woke(self, found: str, seconds: float) -> None:
+        """@param found: what it was: C{paused} or C{stopped}."""
+        self._wakes.labels(found).observe(seconds)
 
     def _feel(self) -> None:
         now = self._clock.seconds()

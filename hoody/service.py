@@ -34,8 +34,8 @@ from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
 from hoody.blocking import BlockingWatch
 from hoody.containers.assembly import STATE, make_fleet
+from hoody.containers.destinations import Destinations
 from hoody.containers.elsewhere import Elsewhere
-from hoody.containers.fleet import Destinations
 from hoody.errors import DatabaseAway
 from hoody.later import sleep
 from hoody.metrics import Metrics
@@ -162,6 +162,7 @@ class Hoody(Service):
             clock=reactor,
             suffix=containers_suffix(settings.domain.encode()),
             relaying=self._make_relaying(),
+            probes=settings.probes,
         )
         self._images = ImagesFace(
             self.database, self._fleet, self._fleet.workshop, settings.registries
@@ -177,6 +178,7 @@ class Hoody(Service):
         )
         self.site = self._make_site(guard, pipe_guard)
         self._fleet.network.serve = self.site.serve_door
+        self._fleet.woke = self._metrics.container_woke
         self._metrics.readings.append(self._readings)
         self.database.observe(EVENTS, self._feed.changed)
         self._keyring.follow()

@@ -18,6 +18,7 @@ import psycopg2
 from attrs import Attribute, field, fields, frozen
 from psycopg2.extensions import make_dsn, parse_dsn
 
+from hoody.probes import Probe
 from hoody.units import duration, size
 
 _BLOCK = IPv4Network("198.18.0.0/15")
@@ -317,6 +318,13 @@ class Settings:
         _registries,
         "The registries that images may come from, as HOST or HOST:PORT, with commas between",
         shown="docker.io,ghcr.io,quay.io,registry.gitlab.com",
+    )
+    probes: tuple[Probe, ...] = _setting(
+        (),
+        lambda text: tuple(Probe.read(rule) for rule in text.split(",")),
+        "Requests that neither wake a container nor keep it awake: path=/healthz,"
+        " agent=kube-probe, header=NAME or header=NAME:VALUE, with commas between",
+        shown="none",
     )
     ksm: bool = _setting(
         False,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import socket
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -13,18 +11,15 @@ from typing import Any, TypeVar
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, DeferredSemaphore, ensureDeferred
-from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import LoopingCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
-from zope.interface import implementer
 
-from hoody.containers.container import DOOR_PORT, MANUAL, Container, Status
-from hoody.containers.elsewhere import Elsewhere
+from hoody.containers.container import MANUAL, Container, Status
 from hoody.containers.idle import IdleWatch
 from hoody.containers.keeper import Keeper, Order
 from hoody.containers.lifecycle import Task
-from hoody.containers.logs import tail, trim_all
+from hoody.containers.logs import trim_all
 from hoody.containers.network.apidoor import URL
 from hoody.containers.network.wiring import Network
 from hoody.containers.runtime import Run, Runtime, boot_id
@@ -33,9 +28,8 @@ from hoody.containers.storage import NoStorage, Storage
 from hoody.containers.transitions import Transition
 from hoody.containers.workshop import Workshop
 from hoody.errors import Conflict, DatabaseAway, HoodyError, NoSuchThing, NotServing, Unavailable
-from hoody.interfaces import IDestination, IDestinations, IStore, ITransaction, IVisit
+from hoody.interfaces import IStore, ITransaction
 from hoody.later import sleep
-from hoody.protocols.namespaces import InsideEndpoint
 from hoody.units import moment
 
 ACTOR = "server"
@@ -43,10 +37,6 @@ ACTOR = "server"
 DATABASE_PAUSE = 0.5
 TRIM_SECONDS = 1.0
 """How often logs are looked at that may have become too long."""
-START_SECONDS = 30.0
-"""How long after its start a container's main port may refuse, and is asked again."""
-WORDS = 4096
-"""Bytes of a log that are shown as its end."""
 
 _log = Logger(namespace="hoody.containers")
 
@@ -63,6 +53,8 @@ class Fleet:
     @ivar has_room: whether there may be a connection to one with a descriptor of this number.
     @ivar stop_grace: seconds between asking processes to end and making them.
     @ivar reclaim_after: see L{IdleWatch}.
+    @ivar woke: told of each request that woke a container: what it was, C{paused} or C{stopped},
+        and after how many seconds that took the connection.
     @ivar start_patience: seconds that a request waits for its container to run.
     """
 
@@ -76,6 +68,7 @@ class Fleet:
     stop_grace: float
     reclaim_after: float
     start_patience: float = 30.0
+    woke: Callable[[str, float], None] = field(default=lambda found, seconds: None)
     has_room: Callable[[int], bool] = field(default=lambda _: True, init=False)
     server_id: str = field(default="", init=False)
     ready: bool = field(default=False, init=False)
@@ -570,138 +563,6 @@ class Fleet:
     def destination(self, name: str) -> Keeper | None:
         """Who answers to a label."""
         return self._labels.get(name)
-
-
-@implementer(IDestinations)
-@define(eq=False)
-class Destinations:
-    """The fleet, as the gateway comes to it."""
-
-    _fleet: Fleet
-    _elsewhere: Elsewhere
-
-    def here(self, label: str) -> IDestination | None:
-        if not self._fleet.ready:
-            raise Unavailable("The containers are still being looked after; try again soon.")
-        keeper = self._fleet.destination(label)
-        if keeper is not None:
-            return Destination(self._fleet, keeper)
-        if self._fleet.lacks is not None and self._fleet.may_be(label):
-            raise Unavailable("The containers of this server are not there just now.")
-        return None
-
-    async def find(self, label: str) -> IDestination | None:
-        destination = self.here(label)
-        if destination is not None:
-            return destination
-        owner = await self._elsewhere.owner(label)
-        if owner is None:
-            return None
-        if owner.server_id != self._fleet.server_id:
-            raise owner.misdirected
-        raise Unavailable("The containers of this server are not there just now.")
-
-
-@implementer(IDestination)
-@define(eq=False)
-class Destination:
-    _fleet: Fleet
-    _keeper: Keeper
-
-    @property
-    def container_id(self) -> str:
-        return self._keeper.container.id
-
-    @property
-    def project_id(self) -> str:
-        return self._keeper.container.project_id
-
-    @property
-    def name(self) -> str:
-        return self._keeper.container.name
-
-    @property
-    def access(self) -> str:
-        return self._keeper.container.access
-
-    @property
-    def port(self) -> int:
-        return self._keeper.container.port
-
-    @property
-    def ports(self) -> frozenset[int]:
-        return self._keeper.container.ports
-
-    def visit(self) -> IVisit:
-        return Visit(self._fleet, self._keeper)
-
-    async def last_words(self) -> str:
-        path = self._fleet.runtime.log_file(self.container_id)
-        return (await deferToThread(tail, path, WORDS)).decode("utf-8", "replace")
-
-
-@implementer(IVisit)
-@define(eq=False)
-class Visit:
-    """
-    @ivar is_waiting: whether the answer has not begun.
-    """
-
-    _fleet: Fleet
-    _keeper: Keeper
-    wake: tuple[str, float] | None = field(default=None, init=False)
-    is_waiting: bool = field(default=True, init=False)
-    _began: float = field(init=False)
-    _found: str | None = field(default=None, init=False)
-
-    def __attrs_post_init__(self) -> None:
-        keeper = self._keeper
-        self._began = self._fleet.reactor.seconds()
-        if keeper.is_asleep or keeper.state == "dozing":
-            self._found = "paused"
-        elif keeper.state in ("stopped", "starting"):
-            self._found = "stopped"
-        keeper.visits += 1
-        keeper.touch()
-
-    async def endpoint(self, port: int) -> IStreamClientEndpoint:
-        keeper, reactor = self._keeper, self._fleet.reactor
-        if port == DOOR_PORT:
-            raise NoSuchThing(
-                f"Port {port} of {keeper.container.name} is its own door to the API."
-            )
-        run = await self._fleet.serving(keeper)
-        patience = run.began + START_SECONDS if port == keeper.container.port else 0.0
-
-        def make_socket(family: int, kind: int) -> socket.socket:
-            made = run.network.socket(family, kind)
-            if not self._fleet.has_room(made.fileno()):
-                made.close()
-                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-            return made
-
-        return InsideEndpoint(reactor, make_socket, port, patience)
-
-    def connected(self) -> None:
-        if self._found is None:
-            return
-        took = (self._fleet.reactor.seconds() - self._began) * 1000
-        self.wake, self._found = (self._found, took), None
-        self._keeper.has_woken(took)
-
-    def answered(self) -> None:
-        if self.is_waiting:
-            self.is_waiting = False
-            self._keeper.visits -= 1
-        self.moved()
-
-    def moved(self) -> None:
-        self._keeper.touch()
-
-    def ended(self) -> None:
-        if self.is_waiting:
-            self.is_waiting = False
-            self._keeper.visits -= 1
 
 
 def _report(failure: Any, name: str) -> None:

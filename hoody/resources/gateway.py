@@ -14,6 +14,7 @@ from hoody.auth.principal import Principal
 from hoody.errors import HoodyError, NoSuchThing, NoToken, NotServing, Unavailable
 from hoody.interfaces import IDestination, IDestinations, IIntake
 from hoody.pipes.rendezvous import DRAINING
+from hoody.probes import Probe, is_probe
 from hoody.protocols.kept import KeptConnections
 from hoody.protocols.relaying import Relaying
 from hoody.protocols.request import Request
@@ -25,6 +26,8 @@ from hoody.resources.passage import Means, Passage
 HTTP = "http"
 NOT_YET = ("cron",)
 """Services of containers that have a host of their own, and no face yet."""
+WAIT_SECONDS = 2.0
+"""For so long a browser waits for a container that starts; then a page says so."""
 LOOK_EVERY = 2.0
 """Seconds between two looks at whether those who are inside still may be."""
 
@@ -73,6 +76,7 @@ class GatewayFace:
     @ivar connect_timeout: seconds that a container may take to accept a connection.
     @ivar keep: seconds for which a connection to one is kept for the next request.
     @ivar relaying: has the kernel move large answers; C{None} where it cannot.
+    @ivar probes: which requests are no reason to wake anybody.
     """
 
     destinations: IDestinations
@@ -82,6 +86,7 @@ class GatewayFace:
     connect_timeout: float = 10.0
     keep: float = 4.0
     relaying: Relaying | None = None
+    probes: tuple[Probe, ...] = ()
     _means: Means = field(init=False)
     _passages: set[Passage] = field(factory=set, init=False)
     _closing: bool = field(default=False, init=False)
@@ -155,12 +160,31 @@ class GatewayFace:
                 return
             if principal is not None:
                 self._comes_in(passage, principal)
-            await passage.to(destination, address.port or destination.port)
+            await self._go(passage, destination, address.port or destination.port)
         except GoTo as elsewhere:
             passage.answer(partial(_send_elsewhere, request, elsewhere))
         except NotServing as error:
             last_words = await self._last_words(request, destination, error)
             passage.answer(partial(refusals.refuse, request, error, last_words))
+
+    async def _go(self, passage: Passage, destination: IDestination, port: int) -> None:
+        request = passage.request
+        probes = is_probe(self.probes, request)
+        if probes and destination.sleeps is not None:
+            passage.answer(partial(refusals.say_asleep, request, destination.sleeps))
+            return
+        late = None
+        if refusals.is_browsing(request):
+            late = self.clock.callLater(
+                WAIT_SECONDS,
+                passage.answer,
+                partial(refusals.have_wait, request, destination.name),
+            )
+        try:
+            await passage.to(destination, port, counts=not probes)
+        finally:
+            if late is not None and late.active():
+                late.cancel()
 
     def _address(self, request: Request) -> Address:
         """@raise NoSuchThing: if nobody can be called so."""

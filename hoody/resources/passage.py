@@ -92,10 +92,11 @@ class Passage:
         self.request.attend()
         self._unwanted = self._pauses.hold()
 
-    async def to(self, destination: IDestination, port: int) -> None:
+    async def to(self, destination: IDestination, port: int, *, counts: bool = True) -> None:
         """
         Go there.
 
+        @param counts: whether it keeps the container awake for longer than it lasts.
         @raise HoodyError: if that cannot be; the request has not been answered then.
         """
         request = self.request
@@ -103,7 +104,7 @@ class Passage:
         self._head = forwarding.request_head(request)
         self._container = destination.name
         self._place = (destination.container_id, port)
-        self._visit = destination.visit()
+        self._visit = destination.visit(counts=counts)
         self._endpoint = await self._visit.endpoint(port)
         if self.is_over:
             return
@@ -125,7 +126,8 @@ class Passage:
         @raise HoodyError: if there is nobody there.
         """
         assert self._endpoint is not None
-        seconds, port = self._means.connect_timeout, self._place[1]
+        seconds = self._means.connect_timeout + self.visit.patience
+        port = self._place[1]
         self._connecting = connect(self._endpoint)
         late = self._means.clock.callLater(seconds, self._connecting.cancel)
         try:

@@ -29,6 +29,8 @@ _TITLES: dict[type[HoodyError], str] = {
     BadGateway: "The container does not answer",
     GatewayTimeout: "The container does not answer",
 }
+WAIT_AGAIN = 2
+"""Seconds after which a browser asks again."""
 _WHY = {
     "paused": "The container is paused",
     "stopped": "The container is stopped",
@@ -55,6 +57,42 @@ def refuse(request: Request, error: HoodyError, last_words: str = "") -> None:
         line += b"\n" + last_words.rstrip("\n").encode() + b"\n"
     request.setHeader(b"x-content-type-options", b"nosniff")
     failures.answer(request, error, (content_type, line))
+
+
+def is_browsing(request: Request) -> bool:
+    """Whether somebody waits for a page."""
+    if request.method != b"GET" or preferred(request, (TEXT, HTML)) != HTML:
+        return False
+    # A script's fetch, as far as the browser says so, is none.
+    return (request.getHeader(b"sec-fetch-dest") or b"document") in (b"document", b"iframe")
+
+
+def have_wait(request: Request, name: str) -> None:
+    """Show a page that asks again by itself: the container is being started."""
+    request.setResponseCode(503)
+    request.setHeader(b"cache-control", b"no-store")
+    request.setHeader(b"retry-after", b"%d" % WAIT_AGAIN)
+    request.setHeader(b"refresh", b"%d" % WAIT_AGAIN)
+    request.responseHeaders.addRawHeader(b"vary", b"Accept")
+    html.show(
+        request,
+        "waiting.html",
+        style=("look.css", "controls.css", "refusal.css"),
+        title=f"{name} is starting",
+        name=name,
+    )
+
+
+def say_asleep(request: Request, found: str) -> None:
+    """To who only wants to know whether it is well: it would be there if it were needed."""
+    text = f"The container sleeps ({found}); a request that is no probe wakes it.\n".encode()
+    request.setHeader(b"cache-control", b"no-store")
+    request.setHeader(b"content-type", b"text/plain; charset=utf-8")
+    request.setHeader(b"x-content-type-options", b"nosniff")
+    request.setHeader(b"x-hoody-asleep", found.encode())
+    request.setHeader(b"content-length", b"%d" % len(text))
+    request.write(b"" if request.method == b"HEAD" else text)
+    request.finish()
 
 
 def title_of(error: HoodyError) -> str:

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 
 from hoody.containers.cgroups import Cgroup, Hierarchies
+from tests.support.browser import OpenPage, violations
 from tests.support.containers import House
 from tests.support.postgres import Postgres
 
+PROBES = "path=/healthz,path=/live/*,agent=Prober/,header=X-Probe,header=X-Kind: probe"
 COUNTS = "i=0; while :; do i=$((i + 1)); echo $i; sleep 0.1; done"
 
 
@@ -27,7 +29,7 @@ def house(
     tmp_path_factory: pytest.TempPathFactory, pool: Path, cluster: Postgres
 ) -> Iterator[House]:
     folder = tmp_path_factory.mktemp("house") / "data"
-    house = House(folder, pool, cluster, "--reclaim-after=1s")
+    house = House(folder, pool, cluster, "--reclaim-after=1s", f"--probes={PROBES}")
     try:
         yield house
     finally:
@@ -298,6 +300,63 @@ def test_stopped_ones_start_on_request(house: House, name: str) -> None:
     assert float(said["x-hoody-wake"].partition("dur=")[2]) > 1000
     assert house.operate(name, "stop").status == 200
     assert house.get(name)[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/healthz", ()),
+        ("/healthz?full", ()),
+        ("/live/deep", ()),
+        ("/", ("-A", "Some prober/2")),
+        ("/", ("-H", "x-probe: 1")),
+        ("/", ("-H", "X-Kind: Probe")),
+        ("/", ("-I", "-H", "X-Probe: 1")),
+    ],
+)
+def test_probes_neither_wake_nor_keep_awake(
+    house: House, probed: str, path: str, words: tuple[str, ...]
+) -> None:
+    row = asleep(house, probed)
+    said = headers(house, probed, path, *words)
+    assert said[":status"] == "200"
+    assert said["x-hoody-asleep"] == "paused"
+    assert cgroup(house, row).is_frozen
+    assert house.row(probed)["wake_count"] == row["wake_count"]
+
+
+def test_other_requests_than_probes_wake(house: House, probed: str) -> None:
+    asleep(house, probed)
+    for words in (("-A", "Probe"), ("-H", "X-Kind: other")):
+        said = headers(house, probed, "/healthz2", *words)
+        assert "x-hoody-asleep" not in said
+    # While it is awake they reach it, and it falls asleep all the same.
+    assert headers(house, probed, "/healthz")[":status"] == "404"
+    late = time.monotonic() + 8
+    while "x-hoody-asleep" not in headers(house, probed, "/healthz"):
+        assert time.monotonic() < late
+        time.sleep(0.3)
+
+
+@pytest.fixture(scope="module")
+def probed(house: House) -> Iterator[str]:
+    house.create("probed", egress="none", idle_timeout_seconds=1)
+    yield "probed"
+    house.delete("probed")
+
+
+def test_who_browses_is_shown_that_it_starts(house: House, name: str, open_page: OpenPage) -> None:
+    late = "if [ -e /again ]; then sleep 4; exec httpd -f -p 8080 -h /var/www; fi; touch /again"
+    house.create(name, egress="none", command=late)
+    house.until(name, status="stopped")
+    url = f"http://{name}.containers.hoody.localhost:{house.server.port}/"
+    page = open_page(url, allowed="503", width=390)
+    page.goto(url)
+    page.get_by_role("heading", name=f"{name} is starting").wait_for()
+    assert not violations(page)
+    # It asks again by itself.
+    page.get_by_text("It runs").wait_for(timeout=15_000)
+    assert house.row(name)["status"] == "running"
 
 
 def test_asleep_through_a_kill_of_the_server(house: House, name: str) -> None:

@@ -58,6 +58,7 @@ class Visit:
     counts: dict[str, int]
     container: Container
     wake: tuple[str, float] | None = None
+    patience = 0.0
     is_over: bool = False
 
     async def endpoint(self, port: int) -> IStreamClientEndpoint:
@@ -105,7 +106,11 @@ class Container:
     def ports(self) -> frozenset[int]:
         return frozenset(self.exposed)
 
-    def visit(self) -> IVisit:
+    @property
+    def sleeps(self) -> str | None:
+        return self.slept or None
+
+    def visit(self, *, counts: bool = True) -> IVisit:
         self.counts["visits"] += 1
         return Visit(self.counts, self)
 
@@ -135,7 +140,7 @@ class Containers:
         return self._found.get(label)
 
 
-async def _serve(file: Path, *, splice: int | None = None, **options: float) -> None:
+async def _serve(file: Path, *, splice: int | None = None, **options: Any) -> None:
     """@param splice: bytes of an answer from which on the kernel moves it."""
     reactor: Any = the_reactor
     relaying = None
