@@ -167,7 +167,11 @@ class Fleet:
         for row, run in running:
             keeper = self._keep(row)
             keeper.run = run
-            self._take_up_run(keeper, run)
+            try:
+                self._take_up_run(keeper, run)
+            except OSError as error:
+                _log.error("container {name}: {error}", name=row.name, error=error)
+                keeper.life.adopt_failed()
 
     async def _take_up_network(self, rows: list[Container]) -> None:
         self._has_network = True
@@ -528,13 +532,13 @@ class Fleet:
             if keeper.is_asleep:
                 keeper.wake()
                 continue
-            self.check()
             by_hand = keeper.container.status_reason == MANUAL
             if state == "paused":
                 raise NotServing("paused", f"The container {name} was paused by hand.")
             if state == "stopped":
                 if by_hand:
                     raise NotServing("stopped", f"The container {name} was stopped by hand.")
+                self.check()
                 await self._try(keeper, "start")
             elif state == "failed":
                 reason = keeper.container.status_reason or "nobody knows why"

@@ -26,16 +26,14 @@ from tests.support.server import Server
 SECONDS = 1.5
 """What the runtime may take: long enough for one that works, on a machine that is busy."""
 
-NAP = f"sleep {10_000_000 + os.getpid()}"
-"""Nobody else's on this machine."""
-
 WRAPPER = r"""#!/bin/sh
 for word; do
     case $word in create|start|delete|exec) call=$word; break;; esac
 done
 case $(cat "{folder}/$call" 2>/dev/null) in
-hang) {nap} & wait;;
-late) {runc} "$@"; {nap} & wait;;
+hang) {folder}/sleep 1234 & wait;;
+stuck) exec {folder}/sleep 1234;;
+late) {runc} "$@"; {folder}/sleep 1234 & wait;;
 died) kill -9 $$;;
 half) {runc} "$@"; kill -9 $$;;
 garbage)
@@ -53,6 +51,13 @@ exec {runc} "$@"
 """
 
 
+def _words(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
 class Moody:
     """The real runtime, behind a script that does not always do what it is asked to."""
 
@@ -60,9 +65,17 @@ class Moody:
         folder.mkdir()
         real = shutil.which("runc", path=os.environ["PATH"] + ":/usr/sbin")
         self.folder = folder
+        (folder / "sleep").symlink_to("/usr/bin/sleep")
         program = folder / "runc"
-        program.write_text(WRAPPER.format(folder=folder, runc=real, nap=NAP))
+        program.write_text(WRAPPER.format(folder=folder, runc=real))
         program.chmod(0o755)
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a process of it."""
+        return any(
+            str(self.folder) in words for words in map(_words, Path("/proc").glob("[0-9]*"))
+        )
 
     def be(self, **moods: str) -> None:
         """What is to come of each call from now on; those that are not named work."""
@@ -149,7 +162,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
     assert says in failed["status_reason"]
     assert not house.pids(row["id"])
     until(lambda: _left_of_runs(house) == {}, 5)
-    assert not _runs(NAP)
+    assert not moody.runs
     house.server.settle(before)
     moody.be()
     assert house.operate(name, "start").status == 200
@@ -158,22 +171,6 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
 
 def _left_of_runs(house: House) -> dict[str, list[str]]:
     return {what: some for what, some in house.left.items() if some and what != "subvolumes"}
-
-
-def _runs(words: str) -> bool:
-    return any(
-        words in path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        for path in Path("/proc").glob("[0-9]*/cmdline")
-        if _readable(path)
-    )
-
-
-def _readable(path: Path) -> bool:
-    try:
-        path.read_bytes()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize(
@@ -209,11 +206,11 @@ def test_a_runtime_that_hangs_does_not_outlive_a_server_that_is_killed(
 ) -> None:
     """It would make a container behind the back of the next one."""
     house.create(name, egress="none", start=False)
-    moody.be(create="hang")
+    moody.be(create="stuck")
     asking = _ask(house, "POST", f"/containers/{name}/start")
-    until(lambda: _runs("runc --root"))
+    until(lambda: moody.runs)
     house.kill()
-    until(lambda: not _runs("runc --root"))
+    until(lambda: not moody.runs)
     asking.wait()
     moody.be()
     house.start()
@@ -227,7 +224,7 @@ def test_others_do_not_wait_for_a_runtime_that_hangs(
     house.create(f"{name}-b", egress="none", start=False)
     moody.be(create="hang")
     asking = _ask(house, "POST", f"/containers/{name}-b/start")
-    until(lambda: house.row(f"{name}-b")["status"] == "stopped" and _runs("runc --root"))
+    until(lambda: house.row(f"{name}-b")["status"] == "stopped" and moody.runs)
     begun = time.monotonic()
     assert house.get(name)[0] == 200
     assert house.operate(f"{name}-b", "stop").status == 409
