@@ -160,6 +160,18 @@ class DatabaseAway(Unavailable):
         self.reason = reason
 
 
+class NotWrittenYet(DatabaseAway):
+    """What was asked for is done, and Postgres could not be told."""
+
+    def __init__(self, reason: str, done: str) -> None:
+        """@param done: what that is, as the beginning of a sentence."""
+        super().__init__(reason)
+        self.sentence = (
+            f"{done}; the database is not there just now ({reason}), and will say so when it is"
+            " back."
+        )
+
+
 class NoPostgres(DatabaseAway):
     """There is none that could be started; somebody has to install it."""
 

@@ -29,7 +29,7 @@ from hoody.containers.lifecycle import SETTLED, Core, Life, Machine, Task, unkno
 from hoody.containers.runtime import Run, RuntimeFailed
 from hoody.containers.storage import trouble
 from hoody.containers.transitions import Transition
-from hoody.errors import Conflict, DatabaseAway, HoodyError, Unavailable
+from hoody.errors import Conflict, DatabaseAway, HoodyError, NotWrittenYet, Unavailable
 from hoody.interfaces import ITransaction
 from hoody.later import sleep
 from hoody.units import moment
@@ -666,8 +666,7 @@ class Keeper:
                     return
                 except DatabaseAway as away:
                     self._away = away
-                    if not order.done.called:
-                        order.done.errback(away)
+                    self._say_done(order, away, f"is {outcome.status}")
                     await sleep(self.around.reactor, _DATABASE_PAUSE)
         finally:
             self._away = None
@@ -734,11 +733,16 @@ class Keeper:
                         transaction.record(self.event("container.deleted", order, now, took, {}))
                 break
             except DatabaseAway as away:
-                if not order.done.called:
-                    order.done.errback(away)
+                self._say_done(order, away, "is deleted")
                 await sleep(self.around.reactor, _DATABASE_PAUSE)
         (self.life.done if task is Task.DELETE else self.life.failed)()
         self.around.gone(self)
+
+    def _say_done(self, order: Order, away: DatabaseAway, what: str) -> None:
+        """To who asked, and will not be kept waiting for the database."""
+        if not order.done.called:
+            done = f"The container {self.container.name!r} {what}"
+            order.done.errback(NotWrittenYet(away.reason, done))
 
     def event(
         self, event_type: str, order: Order, now: datetime, took: float, data: dict[str, object]

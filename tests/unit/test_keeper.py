@@ -27,7 +27,7 @@ from hoody.containers import keeper as keepers
 from hoody.containers.container import Container, Incarnation, Status
 from hoody.containers.fleet import Fleet
 from hoody.containers.runtime import RuntimeFailed
-from hoody.errors import Conflict, DatabaseAway, HoodyError
+from hoody.errors import Conflict, DatabaseAway, HoodyError, NotWrittenYet
 from hoody.later import sleep
 from hoody.store.memory import MemoryStore, MemoryTransaction
 
@@ -407,6 +407,9 @@ async def test_a_task_cut_off_at_any_step_leaves_nothing_half_done(task: str, fa
         own = states.get("b" if task in ("create", "copy") else "a")
         if fault == "away":
             assert isinstance(told, DatabaseAway) == step.startswith("database"), (at, step)
+            if told is not None and BEFORE.get(task) != AFTER[task]:
+                # What they are told has been done has been, and what is not has not.
+                assert isinstance(told, NotWrittenYet) == (own == AFTER[task]), (at, step)
         if told is None:
             assert own == AFTER[task]
         if fault == "fail" and told is not None:
