@@ -38,23 +38,32 @@ def test_every_block_to_paste_is_run_here() -> None:
     assert set(BLOCKS) == {
         *("sender", "receiver", "three", "form", "watch", "poll", "token", "follow"),
         "container",
+        "idle",
     }
     assert README.count("```sh") == len(BLOCKS)
 
 
-def test_a_container(tmp_path: Path, pool: Path, cluster: Postgres) -> None:
+def test_a_container_and_its_sleep(tmp_path: Path, pool: Path, cluster: Postgres) -> None:
     house = House(tmp_path / "data", pool, cluster)
-    try:
-        lines = BLOCKS["container"].replace("localhost:8080", f"localhost:{house.server.port}")
+
+    def paste(block: str) -> str:
+        lines = BLOCKS[block].replace("localhost:8080", f"localhost:{house.server.port}")
         lines = lines.replace("/var/lib/hoody", str(house.data_dir))
-        told = subprocess.run(
+        return subprocess.run(
             ["bash", "-eo", "pipefail", "-c", lines], capture_output=True, text=True, check=True
         ).stdout
+
+    try:
+        told = paste("container")
         assert '"status": "running"' in told
         assert "It runs" in told
         assert '{"stream":"stdout","data":"staging\\n"}' in told
         assert '"operation": "restart"' in told
         assert house.run("staging", "cat /data/since")[0] == 0
+        told = paste("idle")
+        assert '"status_reason": "idle"' in told
+        assert "X-Hoody-Wake: paused; dur=" in told
+        assert "It runs" in told
     finally:
         house.close()
 
