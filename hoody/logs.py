@@ -5,6 +5,7 @@ What the server says of itself: one line an event, for eyes or as JSON.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from functools import lru_cache
 from typing import TextIO
@@ -85,6 +86,14 @@ def _outcome(request: Request) -> str:
     return "lost" if request.gone else "whole"
 
 
+_OF_PORTS = re.compile(r"\S+ starting on \S+|\(\S+ Port \S+ Closed\)")
+"""What Twisted says of each port that is listened on: containers have several each."""
+
+
+def _is_of_a_port(event: LogEvent) -> bool:
+    return event.get("log_namespace") == "log_legacy" and bool(_OF_PORTS.fullmatch(_text(event)))
+
+
 @implementer(ILogObserver)
 class JsonLines:
     """Writes each event as one JSON object on one line."""
@@ -93,6 +102,8 @@ class JsonLines:
         self._out = out
 
     def __call__(self, event: LogEvent) -> None:
+        if _is_of_a_port(event):
+            return
         self._out.write(json.dumps(_fields(event), default=str) + "\n")
         self._out.flush()
 
@@ -105,6 +116,8 @@ class TextLines:
         self._out = out
 
     def __call__(self, event: LogEvent) -> None:
+        if _is_of_a_port(event):
+            return
         name = event.get("log_namespace", "-")
         level = getattr(event.get("log_level"), "name", "info")
         # One event is one line: a client must not be able to forge another.

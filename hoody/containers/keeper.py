@@ -17,7 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field, frozen
 from automat import NoTransition
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock, ensureDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredLock,
+    ensureDeferred,
+)
+from twisted.internet.defer import (
+    TimeoutError as TooLate,
+)
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
@@ -41,6 +49,8 @@ _BAD = (RuntimeFailed, CommandFailed, OSError, TimeoutError)
 _DATABASE_PAUSE = 0.5
 IDLE_TIMER = "idle timer"
 """Who puts to sleep, as the audit names it."""
+WRITES_SECONDS = 1.5
+"""How long who asks for something waits until what was done before it is written down."""
 WAKE_TELLS = 0.25
 """Seconds after which a wake is written down, if nobody has said by then how long it took."""
 
@@ -328,6 +338,7 @@ class Keeper:
             return  # more has come of it since
         now = self.around.now
         order = Order(actor="request", began=wake.began, by_hand=False, grace=0)
+        order.done.addErrback(lambda _: None)
         data: dict[str, object] = {}
         if wake.asleep is not None:
             data["idle_seconds"] = round((now - wake.asleep).total_seconds(), 3)
@@ -602,9 +613,14 @@ class Keeper:
     # What is written down
 
     async def _note_pending(self, task: Task, order: Order) -> None:
-        if self._away is not None and not order.patient:
-            raise self._away  # what was before this has not been written down
-        await self._writes.acquire()
+        acquiring = self._writes.acquire()
+        if not order.patient:
+            acquiring.addTimeout(WRITES_SECONDS, self.around.reactor)
+        try:
+            await acquiring
+        except TooLate:
+            # What was before this has not been written down.
+            raise self._away or DatabaseAway("it takes too long") from None
         try:
             while True:
                 try:

@@ -168,6 +168,34 @@ def test_a_server_that_starts_without_a_database_waits_for_it(house: House, name
     assert house.get(name)[0] == 200
 
 
+def test_who_sleeps_wakes_while_the_database_is_away(house: House, name: str) -> None:
+    for each in (name, f"{name}-too"):
+        house.create(each, egress="none", idle_timeout_seconds=1)
+    house.until(name, status_reason="idle")
+    stopped = processes(house)
+    try:
+        signal_all(stopped, signal.SIGSTOP)
+        # Awake, asleep again, and awake once more: the rows know nothing of it.
+        for _ in range(2):
+            began = time.monotonic()
+            assert house.get(name)[0] == 200
+            assert time.monotonic() - began < 1
+            time.sleep(2)
+        refused = house.operate(name, "pause")
+        assert refused.status == 503, refused.body
+    finally:
+        signal_all(stopped, signal.SIGCONT)
+    check(house)
+    house.until(name, status_reason="idle")
+    logs = house.api.get(f"/containers/{name}/status-logs?sort_order=asc&limit=100").data["logs"]
+    told = [each["to_status"] for each in logs][2:]
+    # In the order in which it was, without a gap.
+    assert told == ["paused", "running"] * (len(told) // 2) + ["paused"]
+    assert house.row(name)["wake_count"] == len(told) // 2
+    for each in (name, f"{name}-too"):
+        house.delete(each)
+
+
 def test_one_that_ends_while_the_database_is_away_is_seen_to(house: House, name: str) -> None:
     row = house.create(
         name, egress="none", command="while [ ! -e /end ]; do sleep 0.1; done; exit 3"
