@@ -11,21 +11,16 @@ from __future__ import annotations
 
 import argparse
 import http.client
-import json
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from attrs import frozen
 
 from bench import report
+from bench.house import House, open_house
 from bench.processes import resident
-from bench.rivals import hoody_with, versions
+from bench.rivals import versions
 from bench.table import Plan
 from bench.targets import Quantity, Run, Target
 from bench.works import Figures
@@ -45,7 +40,6 @@ COMMANDS: Mapping[str, list[str]] = {
 }
 ROUNDS = 200
 """After so many the last tenth is held against the first."""
-_LATE = 30.0
 
 
 def _create(image: str, figure: str, relation: str, bound: float | None) -> Target:
@@ -60,88 +54,6 @@ TARGETS = (
 _PLAN = Plan(who="image", order={"create": IMAGES}, targets=TARGETS)
 
 
-@frozen
-class House:
-    """A server with containers."""
-
-    port: int
-    pid: int
-    token: str
-    pool: Path
-
-    def ask(self, method: str, path: str, body: object = None) -> Any:
-        """@return: the envelope's data."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=1800)
-        connection.request(
-            method,
-            f"/api/v1{path}",
-            None if body is None else json.dumps(body),
-            {"Authorization": f"Bearer {self.token}"},
-        )
-        answer = connection.getresponse()
-        said = json.loads(answer.read())
-        if answer.status >= 300:
-            raise OSError(said["message"])
-        return said["data"]
-
-    def answers(self, name: str) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
-        host = f"{name}.containers.hoody.localhost"
-        connection.request("GET", "/", headers={"Host": host})
-        return connection.getresponse().status == 200
-
-    @property
-    def left(self) -> int:
-        """Containers' folders, mounts and control groups."""
-        tag = next(self.pool.glob("hoody-*"))
-        mounts = Path("/proc/self/mounts").read_text().count(tag.name.removeprefix("hoody-"))
-        groups = Path("/sys/fs/cgroup").glob(f"*/hoody/{tag.name.removeprefix('hoody-')}/*/")
-        return len(list((tag / "containers").iterdir())) + mounts + len(list(groups))
-
-
-@contextmanager
-def _pool(folder: Path) -> Iterator[Path]:
-    image, mount = folder / "pool.img", folder / "pool"
-    mount.mkdir()
-    with image.open("wb") as file:
-        file.truncate(8 << 30)
-    _run_well("mkfs.btrfs", "-q", str(image))
-    _run_well("mount", "-o", "loop,compress=zstd:1,noatime", str(image), str(mount))
-    try:
-        yield mount
-    finally:
-        _run_well("umount", str(mount))
-
-
-def _run_well(*words: str) -> None:
-    subprocess.run(words, check=True, capture_output=True)
-
-
-@contextmanager
-def _house(folder: Path) -> Iterator[House]:
-    folder.chmod(0o711)  # Postgres is to pass through, as a user of its own
-    with _pool(folder) as pool:
-        settings = ["--containers=auto", f"--storage={pool}"]
-        with hoody_with(settings, folder) as server:
-            token = next(folder.glob("data*/root-token")).read_text().strip()
-            house = House(server.port, server.pid, token, pool)
-            late = time.monotonic() + _LATE
-            while not any(each["status"] == "ready" for each in _images(house)):
-                if time.monotonic() > late:
-                    raise OSError("the server has no busybox")
-                time.sleep(0.1)
-            try:
-                yield house
-            finally:
-                for each in house.ask("GET", "/containers?limit=100")["containers"]:
-                    house.ask("DELETE", f"/containers/{each['id']}")
-
-
-def _images(house: House) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = house.ask("GET", "/images")["images"]
-    return found
-
-
 def _run(number: int, image: str, house: House) -> Run:
     figures: Figures = {}
     error = None
@@ -154,14 +66,8 @@ def _run(number: int, image: str, house: House) -> Run:
 
 def _create_one(number: int, image: str, house: House) -> Figures:
     name = f"{image}-{number}"
-    body = {
-        "name": name,
-        "container_image": image,
-        "command": COMMANDS[image],
-        "egress": "none",
-    }
     began = time.perf_counter()
-    house.ask("POST", "/projects/default/containers", body)
+    house.create(name, container_image=image, command=COMMANDS[image])
     made = time.perf_counter()
     if not house.answers(name):
         raise OSError(f"{name} does not answer")
@@ -211,7 +117,7 @@ def main() -> int:
     report.prepare()
     images = [given.only] if given.only else list(IMAGES)
     runs: list[Run] = []
-    with tempfile.TemporaryDirectory() as folder, _house(Path(folder)) as house:
+    with tempfile.TemporaryDirectory() as folder, open_house(Path(folder)) as house:
         if DEBIAN in images:
             house.ask("POST", "/images", {"name": DEBIAN, "source": DEBIAN})
         for image in images:

@@ -49,6 +49,9 @@ _HELP = {
     "followers": "Who follows the events.",
     "paths_watched": "Paths that somebody watches.",
     "spectators": "Streams of progress that are open.",
+    "ksm_pages_shared": "Pages of the whole machine that stand for several equal ones (KSM).",
+    "ksm_pages_sharing": "How many more places have them: so many pages are saved.",
+    "ksm_general_profit_bytes": "What that saves, less what the kernel needs for it.",
 }
 
 

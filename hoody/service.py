@@ -277,6 +277,7 @@ class Hoody(Service):
             "followers": self._events.followers,
             "paths_watched": self._watches.watched,
             "spectators": self._watches.spectators,
+            **self._fleet.merging.readings(),
         }
 
     def _pipes_part(self) -> dict[str, object]:

@@ -329,7 +329,8 @@ class Settings:
     ksm: bool = _setting(
         False,
         _yes_no,
-        "Let the kernel merge equal memory of dense projects: on or off",
+        "Switch KSM on, for the whole machine, once a container of a dense project runs: on or"
+        " off",
         shown="off",
     )
     zram: str = _setting(

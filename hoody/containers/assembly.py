@@ -8,6 +8,7 @@ from typing import Any
 from hoody.containers import machine
 from hoody.containers.cgroups import Hierarchies
 from hoody.containers.fleet import Fleet
+from hoody.containers.merging import Merging
 from hoody.containers.network.wiring import Network
 from hoody.containers.runtime import Runtime
 from hoody.containers.storage import Storage
@@ -41,5 +42,6 @@ def make_fleet(reactor: Any, settings: Settings, data_dir: DataDir, store: IStor
         lacks=machine.lack(settings.containers, is_path, hierarchies),
         stop_grace=settings.stop_grace,
         reclaim_after=settings.reclaim_after,
+        merging=Merging(is_allowed=settings.ksm),
         network=Network(reactor, settings.container_network),
     )

@@ -20,6 +20,7 @@ from hoody.containers.idle import IdleWatch
 from hoody.containers.keeper import Keeper, Order
 from hoody.containers.lifecycle import Task
 from hoody.containers.logs import trim_all
+from hoody.containers.merging import Merging
 from hoody.containers.network.apidoor import URL
 from hoody.containers.network.wiring import Network
 from hoody.containers.runtime import Run, Runtime, boot_id
@@ -55,6 +56,7 @@ class Fleet:
     @ivar reclaim_after: see L{IdleWatch}.
     @ivar woke: told of each request that woke a container: what it was, C{paused} or C{stopped},
         and after how many seconds that took the connection.
+    @ivar merging: of equal memory, for dense projects.
     @ivar start_patience: seconds that a request waits for its container to run.
     """
 
@@ -67,6 +69,7 @@ class Fleet:
     network: Network
     stop_grace: float
     reclaim_after: float
+    merging: Merging
     start_patience: float = 30.0
     woke: Callable[[str, float], None] = field(default=lambda found, seconds: None)
     has_room: Callable[[int], bool] = field(default=lambda _: True, init=False)
@@ -238,6 +241,8 @@ class Fleet:
     def _take_up_run(self, keeper: Keeper, run: Run) -> None:
         row, life = keeper.container, keeper.life
         run.ended = keeper.ended
+        if run.is_dense:
+            self.merging.ensure()
         if row.status is Status.PAUSED and row.pending != "resuming":
             ensureDeferred(run.cgroup.freeze(self.reactor)).addErrback(lambda _: None)
             life.adopt_paused()
@@ -361,12 +366,16 @@ class Fleet:
     def now(self) -> datetime:
         return moment(self.reactor.seconds())
 
-    async def launch(self, container: Container) -> Run:
+    async def launch(self, container: Container, *, dense: bool) -> Run:
         # All at once, as after a reboot, each would take longer than it may.
-        run: Run = await self._launches.run(lambda: ensureDeferred(self._launch(container)))
+        run: Run = await self._launches.run(lambda: ensureDeferred(self._launch(container, dense)))
         return run
 
-    async def _launch(self, container: Container) -> Run:
+    async def _launch(self, container: Container, dense: bool) -> Run:
+        environment = {"HOODY_URL": URL}
+        if dense:
+            environment["PYTHONHASHSEED"] = "0"  # else what it has in dicts differs
+            self.merging.ensure()
         files = {
             "/etc/hostname": f"{container.host_label}\n",
             "/etc/hosts": f"127.0.0.1\tlocalhost {container.host_label}\n",
@@ -375,9 +384,10 @@ class Fleet:
         try:
             return await self.runtime.launch(
                 container,
-                {"HOODY_URL": URL},
+                environment,
                 files,
                 lambda network: self.network.furnish(container, network),
+                dense=dense,
             )
         except Exception:
             await self.network.unfurnish(container)

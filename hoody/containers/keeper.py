@@ -146,6 +146,7 @@ class Keeper:
     _writes: DeferredLock = field(factory=DeferredLock, init=False)
     _unwritten: int = field(default=0, init=False)
     _away: DatabaseAway | None = field(default=None, init=False)
+    _dense: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.life = Machine(Core(self._begin, self._settled), unknown)
@@ -528,7 +529,7 @@ class Keeper:
         )
 
     async def _start(self, order: Order) -> Outcome:
-        self.run = await self.around.launch(self.container)
+        self.run = await self.around.launch(self.container, dense=self._dense)
         self.run.ended = self.ended
         self.moved_at = self.around.reactor.seconds()
         return Outcome(
@@ -645,6 +646,9 @@ class Keeper:
                 raise Conflict(f"The container {self.container.name!r} is gone.")
             found = evolve(found, **changes)
             await transaction.containers.change(found)
+            if task in (Task.START, Task.RESTART):
+                project = await transaction.projects.find(found.project_id)
+                self._dense = project is not None and project.dense
         self.container = found
 
     async def _take_back_pending(self) -> None:

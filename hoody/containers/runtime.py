@@ -41,7 +41,8 @@ STATUS_SECONDS = 1.0
 """How long it may take to hear how one ended that was no child of ours."""
 
 _UNKILLABLE = f"its processes did not end in {KILL_SECONDS:g} s"
-_LAUNCHER = str(Path(__file__).with_name("launcher.py"))
+_LAUNCHER = [sys.executable, "-I", "-S", str(Path(__file__).with_name("launcher.py"))]
+_ADDR_NO_RANDOMIZE = 0x0040000
 _INITS = ("/usr/bin/tini-static", "/usr/bin/docker-init")
 
 _log = Logger(namespace="hoody.containers")
@@ -80,6 +81,18 @@ class Run:
             self.close()
             raise ProcessLookupError(f"process {self.incarnation.pid} is another by now")
         self._watch = Ended.watch(reactor, self.incarnation.pid, self._over)
+
+    @property
+    def is_dense(self) -> bool:
+        """
+        Whether its equal memory is merged with that of others: as it was begun, whoever began
+        it. Nothing in it can make it look so (C{seccomp.json}).
+        """
+        try:
+            with open(f"/proc/{self.incarnation.pid}/personality") as file:
+                return bool(int(file.read(), 16) & _ADDR_NO_RANDOMIZE)
+        except OSError:  # it has ended
+            return False
 
     def _over(self) -> None:
         self.over = True
@@ -195,12 +208,13 @@ class Runtime:
         files: dict[str, str],
         furnish: Callable[[NetworkNamespace], Any],
         *,
-        dense: bool = False,
+        dense: bool,
     ) -> Run:
         """
         Start it.
 
         @param files: texts of files that are to be there, by their paths inside.
+        @param dense: whether its equal memory is to be merged with that of others.
         @param furnish: what is to be done to its network before anything runs in it; an
             awaitable.
         @raise RuntimeFailed: if it cannot be; nothing is left of it then.
@@ -278,7 +292,7 @@ class Runtime:
         try:
             await commands.run(
                 self._reactor,
-                [sys.executable, "-I", "-S", _LAUNCHER],
+                _LAUNCHER,
                 given=json.dumps(plan).encode(),
                 seconds=self.seconds,
             )
@@ -422,9 +436,13 @@ class Runtime:
         user: str | None,
         environment: dict[str, str],
         pid_file: Path,
+        *,
+        dense: bool,
     ) -> list[str]:
         """How to run something in one that runs."""
         words = [*self._words("exec", None), "--pid-file", str(pid_file)]
+        if dense:
+            words = [*_LAUNCHER, *words]
         if user is not None:
             words += ["--user", user]
         for name, value in environment.items():

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from bench import gates, passing, watching
+from bench import gates, passing, sleepers, watching
 from bench.rivals import missing
 from bench.targets import TARGETS, Run
 from bench.works import WORKS
+from hoody.containers import machine
+from hoody.containers.cgroups import Hierarchies
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,13 +36,13 @@ def of_watching(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str
     return _measured("progress", tmp_path_factory.mktemp("bench"))
 
 
-def _measured(name: str, folder: Path) -> tuple[str, dict[str, Any]]:
+def _measured(name: str, folder: Path, seconds: float = 110) -> tuple[str, dict[str, Any]]:
     """What was printed, and what was written."""
     path = folder / "figures.json"
     # As a module, from the checkout: bench is no part of the package that is tested.
     command = [sys.executable, "-m", f"bench.{name}", "--quick", "--json", str(path)]
     done = subprocess.run(
-        command, cwd=ROOT, check=True, timeout=110, stdout=subprocess.PIPE, text=True
+        command, cwd=ROOT, check=True, timeout=seconds, stdout=subprocess.PIPE, text=True
     )
     return done.stdout, json.loads(path.read_text())
 
@@ -55,6 +57,26 @@ def test_every_gate_did_every_work_without_an_error(
     assert done == {(work, gate) for work in passing.WORKS for gate in gates.NAMES}
     assert [run["error"] for run in report["runs"] if run["error"]] == []
     assert len(report["targets"]) == len(passing.TARGETS)
+
+
+@pytest.mark.timeout(400)
+def test_every_sleeper_did_every_work_without_an_error(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Each work makes a server, and a file system."""
+    if lack := machine.lack("auto", True, Hierarchies.read()):
+        pytest.skip(f"containers: {lack}")
+    swaps, mounts = Path("/proc/swaps").read_text(), Path("/proc/self/mounts").read_text()
+    _, report = _measured("idle", tmp_path_factory.mktemp("bench"), 390)
+    assert [run["error"] for run in report["runs"] if run["error"]] == []
+    done = {(run["work"], run["server"]) for run in report["runs"]}
+    works = sleepers.WORKS.items()
+    assert done == {(name, server) for name, work in works for server in work.servers}
+    assert len(report["targets"]) == len(sleepers.TARGETS)
+    asleep = next(run for run in report["runs"] if run["work"] == "thousand")
+    assert asleep["figures"]["their_cpu_ms"] == 0
+    assert Path("/proc/swaps").read_text().count("zram") == swaps.count("zram")
+    assert Path("/proc/self/mounts").read_text().count("/pool ") <= mounts.count("/pool ")
 
 
 def test_every_server_did_every_work_without_an_error(report: dict[str, Any]) -> None:

@@ -287,6 +287,22 @@ def test_addresses_stay_random(cell: Cell) -> None:
     assert cell.calls(("personality", 0xFFFFFFFF))[0] == (0, 0)
 
 
+def test_it_offers_no_memory_to_be_merged(cell: Cell) -> None:
+    """It could find out by the time that a write takes what others have in theirs (KSM)."""
+    merge, mergeable, dontneed, no_new_privs = 67, 12, 4, 39
+    for high in (0, 1 << 32, 1 << 63):  # the kernel looks at 32 bits
+        assert cell.calls(("prctl", high | merge, 1)) == [(-1, EPERM)]
+        assert cell.calls(("madvise", 0, 4096, high | mergeable)) == [(-1, EPERM)]
+    mapped, given_back = cell.calls(
+        ("mmap", 0, 4096, 3, 0x22, -1), ("madvise", "@0", 4096, dontneed)
+    )
+    assert mapped[0] > 0
+    assert given_back == (0, 0)
+    assert cell.calls(("prctl", no_new_privs, 0, 0, 0, 0)) == [(1, 0)]
+    # Its first process was given no leave, either.
+    assert "ksm_merge_any: no" in Path(f"/proc/{cell.pids[0]}/ksm_stat").read_text()
+
+
 # Rights
 
 

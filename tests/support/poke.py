@@ -67,6 +67,7 @@ CALLS = [
     "listmount",
     "lookup_dcookie",
     "lsm_get_self_attr",
+    "madvise",
     "lsm_set_self_attr",
     "mbind",
     "memfd_create",

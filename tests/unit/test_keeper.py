@@ -26,6 +26,7 @@ from hoody.containers import fleet as fleets
 from hoody.containers import keeper as keepers
 from hoody.containers.container import Container, Incarnation, Status
 from hoody.containers.fleet import Fleet
+from hoody.containers.merging import Merging
 from hoody.containers.runtime import RuntimeFailed
 from hoody.errors import Conflict, DatabaseAway, HoodyError, NotWrittenYet
 from hoody.later import sleep
@@ -138,6 +139,7 @@ class Run:
     network: Any = None
     ended: Callable[[], None] | None = None
     over: bool = False
+    is_dense: bool = False
 
     def close(self) -> None:
         pass
@@ -242,6 +244,7 @@ def server(world: World, store: Store) -> Fleet:
         "runtime": Runtime(world),
         "workshop": Nothing(),
         "network": Nothing(),
+        "merging": Merging(is_allowed=False),
     }
     fleet = Fleet(**given, lacks=None, stop_grace=0, reclaim_after=0)
     fleet.identify("s" * 24, Path("/nowhere"))

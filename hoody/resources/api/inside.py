@@ -253,9 +253,14 @@ class InsideFace:
         variables: dict[str, str],
         seconds: float | None,
     ) -> None:
-        own = keeper.container
+        own, run = keeper.container, keeper.run
         words = self._fleet.runtime.exec_words(
-            own.id, command, user, variables, execution.pid_file
+            own.id,
+            command,
+            user,
+            variables,
+            execution.pid_file,
+            dense=run is not None and run.is_dense,
         )
         execution.start(words, self._fleet.runtime.own_environment, seconds)
 
