@@ -12,6 +12,7 @@ from hoody.containers.merging import Merging
 from hoody.containers.network.wiring import Network
 from hoody.containers.runtime import Runtime
 from hoody.containers.storage import Storage
+from hoody.containers.swap import CompressedSwap
 from hoody.containers.workshop import Workshop
 from hoody.interfaces import IStore
 from hoody.process import DataDir
@@ -43,5 +44,6 @@ def make_fleet(reactor: Any, settings: Settings, data_dir: DataDir, store: IStor
         stop_grace=settings.stop_grace,
         reclaim_after=settings.reclaim_after,
         merging=Merging(is_allowed=settings.ksm),
+        swap=CompressedSwap(size(settings.zram)) if settings.zram not in ("", "off") else None,
         network=Network(reactor, settings.container_network),
     )

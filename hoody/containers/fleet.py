@@ -26,6 +26,7 @@ from hoody.containers.network.wiring import Network
 from hoody.containers.runtime import Run, Runtime, boot_id
 from hoody.containers.spec import MEMORY
 from hoody.containers.storage import NoStorage, Storage
+from hoody.containers.swap import CompressedSwap
 from hoody.containers.transitions import Transition
 from hoody.containers.workshop import Workshop
 from hoody.errors import Conflict, DatabaseAway, HoodyError, NoSuchThing, NotServing, Unavailable
@@ -57,6 +58,7 @@ class Fleet:
     @ivar woke: told of each request that woke a container: what it was, C{paused} or C{stopped},
         and after how many seconds that took the connection.
     @ivar merging: of equal memory, for dense projects.
+    @ivar swap: that is to be there, for what sleeps; C{None} to leave the machine as it is.
     @ivar start_patience: seconds that a request waits for its container to run.
     """
 
@@ -70,6 +72,7 @@ class Fleet:
     stop_grace: float
     reclaim_after: float
     merging: Merging
+    swap: CompressedSwap | None = None
     start_patience: float = 30.0
     woke: Callable[[str, float], None] = field(default=lambda found, seconds: None)
     has_room: Callable[[int], bool] = field(default=lambda _: True, init=False)
@@ -157,6 +160,8 @@ class Fleet:
         try:
             await deferToThread(lambda: self.storage.prepare(database, is_new=is_new))
             await deferToThread(self.runtime.prepare)
+            if self.swap is not None:
+                await deferToThread(self.swap.ensure)
         except (NoStorage, OSError) as error:
             return error.sentence if isinstance(error, NoStorage) else str(error)
         return None
