@@ -171,6 +171,23 @@ def test_what_is_written_stays_over_restarts_and_volumes_too(house: House, name:
     assert house.run(name, "cat /elsewhere/file; touch /more/x")[1] == "two\n"
 
 
+def test_what_is_written_in_it_is_no_device_and_makes_nobody_more(house: House, name: str) -> None:
+    """Whatever came to be on the disk, by whichever fault: the mounts themselves forbid it."""
+    house.create(name, egress="none", volumes=[{"name": "data", "path": "/data"}])
+    status, said = house.run(name, "cat /proc/self/mountinfo")
+    assert status == 0
+    mounts = [line.split() for line in said.splitlines()]
+    writable = {
+        mount[4]: set(mount[5].split(","))
+        for mount in mounts
+        # /dev has those devices that the runtime puts there, and nothing else is to be one.
+        if "rw" in mount[5].split(",") and "devtmpfs" not in mount
+    }
+    assert {"/", "/data", "/run", "/dev/shm"} <= set(writable)
+    assert [path for path in writable if "nosuid" not in writable[path]] == []
+    assert {path for path in writable if "nodev" not in writable[path]} == {"/dev", "/dev/pts"}
+
+
 def test_a_copy_has_all_of_it_and_goes_its_own_way(house: House, name: str) -> None:
     house.create(name, egress="none", volumes=[{"name": "data", "path": "/data"}])
     house.run(name, "echo one > /root/file; echo two > /data/file")
