@@ -618,6 +618,29 @@ def test_after_a_reboot_those_come_back_that_are_to(house: House, name: str) -> 
     assert house.row(f"{name}-not")["status"] == "stopped"
 
 
+def test_ids_begin_where_the_server_is_told_and_files_are_whose_they_were(
+    house: House, name: str
+) -> None:
+    row = house.create(name, egress="none")
+    assert house.run(name, "touch /mine; chown 7:7 /mine")[0] == 0
+    before = _first_id(house, row["id"])
+    house.operate(name, "stop")
+    house.server.stop()
+    house.start(f"--container-ids={4096 * 65536}")
+    try:
+        assert house.operate(name, "start").status == 200
+        assert before < 4096 * 65536 <= _first_id(house, row["id"])
+        assert house.run(name, "stat -c %u:%g /mine /")[1].split() == ["7:7", "0:0"]
+    finally:
+        house.server.stop()
+        house.start()
+    assert house.run(name, "stat -c %u /mine")[1] == "7\n"
+
+
+def _first_id(house: House, container_id: str) -> int:
+    return int(Path(f"/proc/{house.pids(container_id)[0]}/uid_map").read_text().split()[1])
+
+
 def test_sigterm_leaves_containers_running(house: House, name: str) -> None:
     row = house.create(name, egress="none", command="exec sleep 1000")
     house.server.stop()
