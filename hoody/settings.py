@@ -18,6 +18,7 @@ import psycopg2
 from attrs import Attribute, field, fields, frozen
 from psycopg2.extensions import make_dsn, parse_dsn
 
+from hoody.containers.spec import FIRST_ID, RANGE
 from hoody.probes import Probe
 from hoody.units import duration, size
 
@@ -94,6 +95,13 @@ def _network(text: str) -> IPv4Network:
     if network.prefixlen > 28:
         raise ValueError("give a network of at least 16 addresses, such as 198.18.0.0/15")
     return network
+
+
+def _ids(text: str) -> int:
+    number = _count(RANGE)(text) if len(text) < 10 else 0
+    if not number or number % RANGE:
+        raise ValueError(f"give a multiple of {RANGE}, such as {FIRST_ID}, below 1000000000")
+    return number
 
 
 def _registries(text: str) -> tuple[str, ...]:
@@ -312,6 +320,14 @@ class Settings:
         "Where containers that have a way out get their addresses from; servers that share a"
         " machine need one each",
         shown="198.18.0.0/15",
+    )
+    container_ids: int = _setting(
+        FIRST_ID,
+        _ids,
+        "From which number on containers have user ids of their own, 65536 each; servers that"
+        " share a machine need ranges of their own, or the kernel counts what their containers"
+        " have together",
+        shown=str(FIRST_ID),
     )
     registries: tuple[str, ...] = _setting(
         ("docker.io", "ghcr.io", "quay.io", "registry.gitlab.com"),

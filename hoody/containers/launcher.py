@@ -22,11 +22,13 @@ import sys
 from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
+MS_NOSUID, MS_NODEV = 0x2, 0x4
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
-_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_IDMAP = 0x1, 0x100000
+_MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV = 0x1, 0x2, 0x4
+_MOUNT_ATTR_IDMAP = 0x100000
 _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
 _PR_SET_PDEATHSIG, _PR_SET_MEMORY_MERGE = 1, 67
 _ADDR_NO_RANDOMIZE, _PERSONALITY_NOW = 0x0040000, 0xFFFFFFFF
@@ -91,7 +93,8 @@ def mount_mapped(source: str, target: str, namespace: int, *, read_only: bool) -
         ctypes.c_char_p(os.fsencode(source)),
         _OPEN_TREE_CLONE | os.O_CLOEXEC,
     )
-    flags = _MOUNT_ATTR_IDMAP | (_MOUNT_ATTR_RDONLY if read_only else 0)
+    flags = _MOUNT_ATTR_IDMAP | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV
+    flags |= _MOUNT_ATTR_RDONLY if read_only else 0
     attributes = struct.pack("QQQQ", flags, 0, 0, namespace)
     _system_call(
         _MOUNT_SETATTR,
@@ -126,7 +129,7 @@ def mount_overlay(lower: str, own: str, target: str, base: int) -> None:
     os.setresuid(base, base, 0)
     try:
         options = f"lowerdir={lower},upperdir={own}/upper,workdir={own}/work,metacopy=off"
-        mount("overlay", target, "overlay", 0, options)
+        mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, options)
     finally:
         os.setresuid(0, 0, 0)
         os.setresgid(0, 0, 0)

@@ -27,7 +27,7 @@ from hoody.commands import CommandFailed, speakable
 from hoody.containers.cgroups import Cgroup, Hierarchies
 from hoody.containers.container import Container, Incarnation
 from hoody.containers.network.namespaces import NetworkNamespace, NotAContainer
-from hoody.containers.spec import OPEN_FILES, RANGE, Surroundings, first_id, specification
+from hoody.containers.spec import OPEN_FILES, RANGE, Surroundings, specification
 from hoody.containers.storage import Storage
 from hoody.errors import HoodyError
 from hoody.later import sleep
@@ -158,6 +158,7 @@ class Runtime:
     """
     @ivar program: the OCI runtime's path.
     @ivar seconds: how long it may take, at each call.
+    @ivar first_id: where the ranges of their ids begin, as the host sees them.
     @ivar state: a folder that a reboot may forget.
     @ivar server_id: whose containers these are.
     @ivar logs: where output goes, by container id.
@@ -168,6 +169,7 @@ class Runtime:
     storage: Storage
     hierarchies: Hierarchies
     seconds: float
+    first_id: int
     state: Path = field(default=Path(), init=False)
     server_id: str = field(default="", init=False)
     init: str | None = field(init=False)
@@ -265,12 +267,16 @@ class Runtime:
             files=given,
             environment=environment,
             # Nobody in a user namespace may have more than whoever made it.
+            first_id=self._first_id(container),
             open_files=min(OPEN_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),
         )
         config = json.dumps(specification(container, around))
         # Variables may be secrets.
         with open(bundle / "config.json", "x", opener=_private) as file:
             file.write(config)
+
+    def _first_id(self, container: Container) -> int:
+        return self.first_id + container.number * RANGE
 
     async def _create(self, container: Container, bundle: Path, dense: bool) -> None:
         own = self.storage.container_path(container.id)
@@ -280,7 +286,7 @@ class Runtime:
             "image": str(self.storage.image_path(container.image_id)),
             "own": str(own / "root"),
             "volumes": {each.name: str(own / f"volume-{each.name}") for each in container.volumes},
-            "base": first_id(container.number),
+            "base": self._first_id(container),
             "size": RANGE,
             "dense": dense,
             "log": str(self.log_file(container.id)),

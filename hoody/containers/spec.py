@@ -14,7 +14,7 @@ from hoody.containers.container import Container
 RANGE = 65536
 """How many user ids a container has for itself."""
 FIRST_ID = 1 << 20
-"""Where the ranges begin: above what systems give to people and services."""
+"""Where the ranges begin, if nobody says: above what systems give to people and services."""
 INIT = "/dev/init"
 """Where the small program stands that reaps and passes on signals, as a first process must."""
 PIDS = 1024
@@ -49,6 +49,7 @@ class Surroundings:
     @ivar files: what stands at paths inside, read-only, by their paths here.
     @ivar environment: what every container finds in it.
     @ivar open_files: how many it may have.
+    @ivar first_id: where the range of its ids begins, as the host sees them.
     """
 
     bundle: str
@@ -57,17 +58,13 @@ class Surroundings:
     files: dict[str, str]
     environment: dict[str, str]
     open_files: int
-
-
-def first_id(number: int) -> int:
-    """Where the range of a container's ids begins, as the host sees them."""
-    return FIRST_ID + number * RANGE
+    first_id: int
 
 
 def specification(container: Container, around: Surroundings) -> dict[str, Any]:
     """What stands in C{config.json}."""
     mapping = [
-        {"containerID": 0, "hostID": first_id(container.number), "size": RANGE},
+        {"containerID": 0, "hostID": around.first_id, "size": RANGE},
     ]
     return {
         "ociVersion": "1.0.2",

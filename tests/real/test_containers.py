@@ -171,6 +171,23 @@ def test_what_is_written_stays_over_restarts_and_volumes_too(house: House, name:
     assert house.run(name, "cat /elsewhere/file; touch /more/x")[1] == "two\n"
 
 
+def test_what_is_written_in_it_is_no_device_and_makes_nobody_more(house: House, name: str) -> None:
+    """Whatever came to be on the disk, by whichever fault: the mounts themselves forbid it."""
+    house.create(name, egress="none", volumes=[{"name": "data", "path": "/data"}])
+    status, said = house.run(name, "cat /proc/self/mountinfo")
+    assert status == 0
+    mounts = [line.split() for line in said.splitlines()]
+    writable = {
+        mount[4]: set(mount[5].split(","))
+        for mount in mounts
+        # /dev has those devices that the runtime puts there, and nothing else is to be one.
+        if "rw" in mount[5].split(",") and "devtmpfs" not in mount
+    }
+    assert {"/", "/data", "/run", "/dev/shm"} <= set(writable)
+    assert [path for path in writable if "nosuid" not in writable[path]] == []
+    assert {path for path in writable if "nodev" not in writable[path]} == {"/dev", "/dev/pts"}
+
+
 def test_a_copy_has_all_of_it_and_goes_its_own_way(house: House, name: str) -> None:
     house.create(name, egress="none", volumes=[{"name": "data", "path": "/data"}])
     house.run(name, "echo one > /root/file; echo two > /data/file")
@@ -599,6 +616,29 @@ def test_after_a_reboot_those_come_back_that_are_to(house: House, name: str) -> 
     assert logs[1]["metadata"]["reason"] == "the machine was restarted"
     assert house.run(name, "cat /root/file; echo $A")[1] == "kept\nb\n"
     assert house.row(f"{name}-not")["status"] == "stopped"
+
+
+def test_ids_begin_where_the_server_is_told_and_files_are_whose_they_were(
+    house: House, name: str
+) -> None:
+    row = house.create(name, egress="none")
+    assert house.run(name, "touch /mine; chown 7:7 /mine")[0] == 0
+    before = _first_id(house, row["id"])
+    house.operate(name, "stop")
+    house.server.stop()
+    house.start(f"--container-ids={4096 * 65536}")
+    try:
+        assert house.operate(name, "start").status == 200
+        assert before < 4096 * 65536 <= _first_id(house, row["id"])
+        assert house.run(name, "stat -c %u:%g /mine /")[1].split() == ["7:7", "0:0"]
+    finally:
+        house.server.stop()
+        house.start()
+    assert house.run(name, "stat -c %u /mine")[1] == "7\n"
+
+
+def _first_id(house: House, container_id: str) -> int:
+    return int(Path(f"/proc/{house.pids(container_id)[0]}/uid_map").read_text().split()[1])
 
 
 def test_sigterm_leaves_containers_running(house: House, name: str) -> None:

@@ -298,12 +298,12 @@ def test_a_receiver_that_lives_but_does_not_read_is_not_taken_for_dead(
     serve: Serve, name: str
 ) -> None:
     """As a psql that builds an index: its window is closed, its kernel answers."""
-    server = serve("--peer-timeout=4")
+    server = serve("--peer-timeout=2")
     with Wire(server) as sender, Wire(server) as receiver:
         receiver.get(name)
         sender.put(name, "Transfer-Encoding: chunked")
         sent = fill(sender)
-        time.sleep(9)
+        time.sleep(4.5)
         ending = threading.Thread(target=sender.last_chunk)
         ending.start()
         answer = receiver.answer()
