@@ -25,6 +25,13 @@ __all__ = ["browser", "open_page", "pool"]
 # Containers and their file systems outlive a server: only tests of them have any.
 os.environ["HOODY_CONTAINERS"] = "off"
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "pool" in getattr(item, "fixturenames", ()):
+            item.add_marker("containers")
+
+
 Serve = Callable[..., Server]
 
 
