@@ -3,23 +3,28 @@ A program of its own, run just before the runtime: makes a container's root file
 a mount namespace that goes with it, so that nothing is left in the host's mounts, and
 becomes the runtime.
 
-It needs nothing but Python's library, and is run by path, without site, to be quick::
+It is run by path, without site, and needs of Python's library only what is quick to import:
+who comes to a container that has stopped waits for this, and C{json}, C{signal} and C{typing}
+took as long as all the rest of it::
 
     python -I -S launcher.py < PLAN
     python -I -S launcher.py COMMAND [ARGUMENT...]
 
-PLAN is JSON, as L{main} reads it. The second form runs a command in a dense container.
+PLAN is marshalled, as L{main} reads it. The second form runs a command in a dense container.
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
+import marshal
 import os
-import signal
 import struct
 import sys
-from typing import Any
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUSER = 0x00020000, 0x10000000
 MS_NOSUID, MS_NODEV = 0x2, 0x4
@@ -30,6 +35,7 @@ _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
 _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID, _MOUNT_ATTR_NODEV = 0x1, 0x2, 0x4
 _MOUNT_ATTR_IDMAP = 0x100000
 _PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
+_SIGKILL = 9
 _PR_SET_PDEATHSIG, _PR_SET_MEMORY_MERGE = 1, 67
 _ADDR_NO_RANDOMIZE, _PERSONALITY_NOW = 0x0040000, 0xFFFFFFFF
 
@@ -61,10 +67,11 @@ def user_namespace(base: int, size: int) -> int:
     pid = os.fork()
     if pid == 0:
         try:
-            _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+            _checked(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "prctl")
             _checked(_libc.unshare(CLONE_NEWUSER), "unshare")
             os.write(entered, b"y")
-            signal.pause()
+            while True:
+                time.sleep(60)
         finally:
             os._exit(1)
     os.close(entered)
@@ -77,7 +84,7 @@ def user_namespace(base: int, size: int) -> int:
         return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(ready)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, _SIGKILL)
         os.waitpid(pid, 0)
 
 
@@ -178,7 +185,7 @@ def main(plan: dict[str, Any]) -> None:
     os.dup2(log, 2)
     # Else it would make a container behind the back of the server that comes next. Not earlier:
     # who takes another user id loses this.
-    _checked(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    _checked(_libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0), "prctl")
     if os.getppid() != plan["parent"]:
         sys.exit(1)
     os.execv(plan["command"][0], plan["command"])  # noqa: S606  # the runtime
@@ -189,7 +196,7 @@ if __name__ == "__main__":
         if sys.argv[1:]:
             be_dense()
             os.execv(sys.argv[1], sys.argv[1:])  # noqa: S606  # the runtime
-        main(json.load(sys.stdin))
+        main(marshal.load(sys.stdin.buffer))  # noqa: S302  # of the server
     except OSError as error:
         print(f"its root cannot be made: {error.strerror or error}", file=sys.stderr)
         sys.exit(125)

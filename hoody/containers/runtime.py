@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import marshal
 import os
 import resource
 import shutil
@@ -299,7 +300,7 @@ class Runtime:
             await commands.run(
                 self._reactor,
                 _LAUNCHER,
-                given=json.dumps(plan).encode(),
+                given=marshal.dumps(plan),
                 seconds=self.seconds,
             )
         except CommandFailed as error:
