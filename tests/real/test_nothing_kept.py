@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.server import Server
 
-MARK = "neither here nor there 7f3a"
+MARK = f"neither here nor there {os.getpid()}"  # of nobody else on this machine
 MIB = 1 << 20
 
 

@@ -186,6 +186,9 @@ class Runtime:
     async def sweep(self, known: set[str]) -> list[str]:
         return []
 
+    def log_file(self, container_id: str) -> Path:
+        return self.state / container_id
+
     def prepare(self) -> None:
         pass
 
