@@ -67,6 +67,7 @@ from hoody.resources.api.containers import ContainersFace
 from hoody.resources.api.events import EventsFace
 from hoody.resources.api.images import ImagesFace
 from hoody.resources.api.inside import InsideFace
+from hoody.resources.api.ledger import LedgerFace
 from hoody.resources.api.operations import Operation
 from hoody.resources.doors import Doors
 from hoody.resources.gateway import GatewayFace
@@ -258,6 +259,7 @@ class Hoody(Service):
             containers,
             InsideFace(self.database, self._fleet, containers),
             self._images,
+            LedgerFace(self._fleet, self._settings.domain),
         )
 
     def _readings(self) -> dict[str, float]:

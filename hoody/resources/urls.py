@@ -38,6 +38,13 @@ def pipe_path(request: Request, path: str) -> str:
     return f"{pipes_path(request)}/{encoded(path)}"
 
 
+def container_url(request: Request, host: str) -> str:
+    """Of a container's host, by the scheme and the port by which the client found us."""
+    scheme = "https" if request.isSecure() else "http"
+    _, _, port = (request.getHeader(b"host") or b"").decode("ascii", "replace").rpartition(":")
+    return f"{scheme}://{host}{f':{port}' if port.isdigit() else ''}/"
+
+
 def encoded(path: str) -> str:
     """
     A pipe's path for a URL. Clients resolve parts that are dots, and take what begins with

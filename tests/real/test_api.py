@@ -24,6 +24,7 @@ from hoody.resources.api.containers import ContainersFace
 from hoody.resources.api.events import EventsFace
 from hoody.resources.api.images import ImagesFace
 from hoody.resources.api.inside import InsideFace
+from hoody.resources.api.ledger import LedgerFace
 from hoody.resources.guard import Guard, PipeGuard
 from hoody.resources.progress import ProgressFace
 from hoody.store.memory import MemoryStore
@@ -542,6 +543,7 @@ def routes() -> set[tuple[str, str]]:
             containers,
             InsideFace(store, cast(Fleet, None), containers),
             ImagesFace(store, cast(Fleet, None), cast(Workshop, None)),
+            LedgerFace(cast(Fleet, None), "d"),
         ),
     )
     pipe_guard = PipeGuard(guard, is_open=True)

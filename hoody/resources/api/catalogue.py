@@ -8,6 +8,7 @@ from hoody.resources.api.containers import ContainersFace
 from hoody.resources.api.events import EventsFace
 from hoody.resources.api.images import ImagesFace
 from hoody.resources.api.inside import InsideFace
+from hoody.resources.api.ledger import LedgerFace
 from hoody.resources.api.operations import Operation
 from hoody.resources.api.projects import ProjectsFace
 from hoody.resources.api.tokens import TokensFace
@@ -20,6 +21,7 @@ def catalogue(
     containers: ContainersFace,
     inside: InsideFace,
     images: ImagesFace,
+    ledger: LedgerFace,
 ) -> list[Operation]:
     return [
         *TokensFace(keyring).operations(),
@@ -27,5 +29,6 @@ def catalogue(
         *containers.operations(),
         *inside.operations(),
         *images.operations(),
+        *ledger.operations(),
         *events.operations(),
     ]

@@ -44,6 +44,7 @@ from hoody.resources.api.container_forms import (
 from hoody.resources.api.operations import Call, Operation, Paging, pagination
 from hoody.resources.api.projects import USER_ID
 from hoody.resources.api.reading import given
+from hoody.resources.urls import container_url
 from hoody.units import new_id
 
 ALL = "/api/v1/containers"
@@ -288,7 +289,7 @@ class ContainersFace:
             snapshot_count=0,
             last_used_snapshot=None,
             source_container_id=container.source_container_id,
-            url=_url(call, host),
+            url=container_url(call.request, host),
             created_at=container.created_at,
             updated_at=container.updated_at,
         )
@@ -632,10 +633,3 @@ def _taken(name: str, alias: str | None) -> Conflict:
 def _made_up(base: str) -> str:
     stem = re.sub(r"[^a-z0-9-]+", "-", base.lower()).strip("-")[:50] or "container"
     return f"{stem}-{secrets.token_hex(3)}"
-
-
-def _url(call: Call, host: str) -> str:
-    request = call.request
-    scheme = "https" if request.isSecure() else "http"
-    _, _, port = (request.getHeader(b"host") or b"").decode("ascii", "replace").rpartition(":")
-    return f"{scheme}://{host}{f':{port}' if port.isdigit() else ''}/"
