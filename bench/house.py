@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,13 @@ class House:
     def server_id(self) -> str:
         return next(self.pool.glob("hoody-*")).name.removeprefix("hoody-")
 
+    @property
+    def disk(self) -> int:
+        """Bytes that are taken of it, with all that the file system needs for them."""
+        run_well("btrfs", "filesystem", "sync", str(self.pool))
+        found = os.statvfs(self.pool)
+        return (found.f_blocks - found.f_bfree) * found.f_frsize
+
     def cgroup(self, row: dict[str, Any]) -> Cgroup:
         return Cgroup(Hierarchies.read(), f"/hoody/{self.server_id}/{row['id']}")
 
@@ -162,7 +169,7 @@ def _pool(folder: Path) -> Iterator[Path]:
     try:
         yield mount
     finally:
-        run_well("umount", str(mount))
+        insist(lambda: run_well("umount", str(mount)))
         image.unlink()
 
 
@@ -181,6 +188,19 @@ def _end(tag: str) -> None:
             with contextlib.suppress(OSError):
                 path.rmdir()
         time.sleep(0.02)
+
+
+def insist(work: Callable[[], object]) -> None:
+    """Do what must be done, though it may have to be tried again."""
+    late = time.monotonic() + _LATE
+    while True:
+        try:
+            work()
+            return
+        except (OSError, subprocess.CalledProcessError):
+            if time.monotonic() > late:
+                raise
+            time.sleep(0.1)
 
 
 def run_well(*words: str) -> str:

@@ -22,7 +22,7 @@ from attrs import frozen
 
 from bench import python_image
 from bench.cold import Bundle, activated, first_byte
-from bench.house import House, open_house, run_well
+from bench.house import House, insist, open_house, run_well
 from bench.processes import cpu, own_cpu, resident
 from bench.rivals import free_port
 from bench.targets import Quantity, Run, Target
@@ -160,13 +160,17 @@ def _zram(size: int) -> Iterator[None]:
         Path(f"/sys/block/zram{number}/disksize").write_text(str(size))
         run_well("mkswap", device)
         run_well("swapon", "-p", "32000", device)
-        try:
-            yield
-        finally:
-            run_well("swapoff", device)
+        yield
     finally:
-        Path(f"/sys/block/zram{number}/reset").write_text("1")
-        (control / "hot_remove").write_text(number)
+        insist(lambda: _remove_zram(control, number))
+
+
+def _remove_zram(control: Path, number: str) -> None:
+    """@raise OSError: if somebody looks at it just now."""
+    if f"/dev/zram{number} " in Path("/proc/swaps").read_text():
+        run_well("swapoff", f"/dev/zram{number}")
+    Path(f"/sys/block/zram{number}/reset").write_text("1")
+    (control / "hot_remove").write_text(number)
 
 
 def _reclaimed(scale: Scale, folder: Path) -> Measured:
@@ -235,7 +239,7 @@ def _sixty(scale: Scale, folder: Path) -> Measured:
 
 
 def _many(house: House, scale: Scale, project: str) -> Figures:
-    rows = []
+    rows, disk = [], house.disk
     for each in range(scale.servers):
         row = house.create(
             f"server-{each}",
@@ -254,7 +258,7 @@ def _many(house: House, scale: Scale, project: str) -> Figures:
             "last_mb": _usage(house, last) / _MB,
             "last_own_mb": house.cgroup(last).memory["own"] / _MB,
             "each_mb": statistics.fmean(_usage(house, row) for row in rows) / _MB,
-            "disk_kb": house.ask("GET", f"/containers/{last['id']}/stats")["disk"]["own"] / 1e3,
+            "disk_kb": (house.disk - disk) / len(rows) / 1e3,
         }
     finally:
         _delete(house, rows)

@@ -85,6 +85,7 @@ class Fleet:
     )
     _known_labels: set[str] | None = field(default=None, init=False)
     _has_network: bool = field(default=False, init=False)
+    _wrote: set[Keeper] = field(factory=set, init=False)
     _trims: LoopingCall | None = field(default=None, init=False)
     idle: IdleWatch = field(init=False)
 
@@ -330,13 +331,15 @@ class Fleet:
             await self.network.leave([keeper.container for keeper in self.keepers.values()])
 
     async def _trim_logs(self) -> None:
-        """Keep logs short; in a thread, since the disk may take its time."""
-        paths = [
-            self.runtime.log_file(keeper.container.id)
-            for keeper in self.keepers.values()
-            if keeper.run is not None
-        ]
-        await deferToThread(trim_all, paths)
+        """
+        Keep logs short; in a thread, since the disk may take its time. Who stands still writes
+        nothing: its log is looked at once more, and then left alone.
+        """
+        running = {each for each in self.keepers.values() if each.run and each.state != "paused"}
+        due, self._wrote = running | self._wrote, running
+        if due:
+            paths = [self.runtime.log_file(each.container.id) for each in due]
+            await deferToThread(trim_all, paths)
 
     async def _settled_within(self, keeper: Keeper, seconds: float) -> None:
         if not keeper.is_settled:
