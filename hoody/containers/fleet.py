@@ -19,7 +19,6 @@ from hoody.containers.container import MANUAL, Container, Status
 from hoody.containers.idle import IdleWatch
 from hoody.containers.keeper import Keeper, Order
 from hoody.containers.lifecycle import Task
-from hoody.containers.logs import trim_all
 from hoody.containers.merging import Merging
 from hoody.containers.network.apidoor import URL
 from hoody.containers.network.wiring import Network
@@ -39,6 +38,8 @@ ACTOR = "server"
 DATABASE_PAUSE = 0.5
 TRIM_SECONDS = 1.0
 """How often logs are looked at that may have become too long."""
+TRIM_AGAIN_SECONDS = 0.1
+"""And how soon again where one was."""
 
 _log = Logger(namespace="hoody.containers")
 
@@ -225,6 +226,7 @@ class Fleet:
         elif row.status is Status.DELETING:
             keeper.ask("delete", self._order(keeper))
         elif run is not None:
+            await deferToThread(self.runtime.end_commands, row.id)
             self._take_up_running(keeper, run)
         else:
             await self.runtime.clear(row.id)
@@ -331,12 +333,11 @@ class Fleet:
 
     async def _trim_logs(self) -> None:
         """Keep logs short; in a thread, since the disk may take its time."""
-        paths = [
-            self.runtime.log_file(keeper.container.id)
-            for keeper in self.keepers.values()
-            if keeper.run is not None
-        ]
-        await deferToThread(trim_all, paths)
+        while self._trims is not None and self._trims.running:
+            running = [each for each, keeper in self.keepers.items() if keeper.run is not None]
+            if not await deferToThread(self.storage.trim_logs, running):
+                return
+            await sleep(self.reactor, TRIM_AGAIN_SECONDS)
 
     async def _settled_within(self, keeper: Keeper, seconds: float) -> None:
         if not keeper.is_settled:
