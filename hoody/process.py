@@ -230,3 +230,8 @@ def say_to_operator(text: str) -> None:
     if out is not None:
         out.write(text + "\n")
         out.flush()
+
+
+def private(path: str, flags: int) -> int:
+    """An opener of files that nobody else may read."""
+    return os.open(path, flags, 0o600)

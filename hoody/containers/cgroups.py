@@ -5,8 +5,11 @@ version 1, of version 2, or of both (cgroups(7)).
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ RECLAIM_BYTES = 16 << 20
 """Of memory that are asked back at once."""
 FREEZE_SECONDS = 5.0
 """How long processes may take to stand still."""
+DISSOLVE_TIMES, DISSOLVE_PAUSE = 50, 0.01
 
 
 @frozen
@@ -87,11 +91,67 @@ class Cgroup:
 
     @property
     def pids(self) -> list[int]:
-        """Its processes."""
-        try:
-            return [int(line) for line in self._read("pids", "cgroup.procs").split()]
-        except OSError:
-            return []
+        """Its processes, with those of groups within."""
+        found: list[int] = []
+        for folder, _, _ in os.walk(self._of("pids")):
+            with contextlib.suppress(OSError):  # it may go just now
+                found += [int(line) for line in Path(folder, "cgroup.procs").read_text().split()]
+        return found
+
+    # Groups within
+
+    def within(self, name: str) -> Cgroup:
+        """
+        One in this, for some of its processes: of the controller alone that counts processes,
+        where controllers are by themselves.
+        """
+        return Cgroup(self._hierarchies, f"{self.path}/{name}")
+
+    @property
+    def names_within(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return [each.name for each in os.scandir(self._of("pids")) if each.is_dir()]
+        return []
+
+    def make_within(self) -> None:
+        self._of("pids").mkdir(mode=0o755)
+
+    @property
+    def as_within(self) -> str:
+        """How a runtime is told of one that is within a container's."""
+        name = self.path.rpartition("/")[2]
+        return name if self._hierarchies.is_pure else f"pids:{name}"
+
+    def kill_within(self) -> None:
+        """End all that is in it; of it nothing is begun any more."""
+        if self._hierarchies.is_pure:
+            with contextlib.suppress(FileNotFoundError):
+                (self._of("pids") / "cgroup.kill").write_text("1")
+            return
+        with contextlib.suppress(FileNotFoundError):
+            (self._of("pids") / "pids.max").write_text("0")
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def dissolve_within(self) -> None:
+        """
+        It goes, and what is in it is from now on in the one that it is within. To be called
+        from a thread. Who begins processes all the time keeps it, to the container's end.
+        """
+        place = self._of("pids")
+        for _ in range(DISSOLVE_TIMES):
+            for pid in self.pids:
+                with contextlib.suppress(OSError):  # it has ended
+                    (place.parent / "cgroup.procs").write_text(str(pid))
+            try:
+                place.rmdir()
+            except FileNotFoundError:
+                return
+            except OSError:
+                time.sleep(DISSOLVE_PAUSE)
+            else:
+                return
 
     async def freeze(self, reactor: Any) -> None:
         """

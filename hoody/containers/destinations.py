@@ -98,7 +98,7 @@ class Destination:
         return Visit(self._fleet, self._keeper, counts)
 
     async def last_words(self) -> str:
-        path = self._fleet.runtime.log_file(self.container_id)
+        path = self._fleet.storage.log_file(self.container_id)
         return (await deferToThread(tail, path, WORDS)).decode("utf-8", "replace")
 
 

@@ -15,17 +15,25 @@ from twisted.internet.defer import Deferred
 from twisted.internet.error import ProcessDone, ProcessExitedAlready
 from twisted.internet.interfaces import IDelayedCall, IPushProducer
 from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from hoody.containers.cgroups import Cgroup
 from hoody.pidfds import children
+from hoody.process import private
 
 TIMED_OUT = 124
 """The exit status of a command that took too long, as timeout(1) has it."""
+NOT_RUN = 125
+"""And of one that was not even begun."""
 LAST_WORDS_SECONDS = 1.0
 """How long the output of one that was killed is still listened to."""
 STRIKE_SECONDS = 0.1
 _STREAMS = {1: "stdout", 2: "stderr"}
+
+_log = Logger(namespace="hoody.containers")
 
 
 @implementer(IPushProducer)
@@ -35,15 +43,19 @@ class Execution(ProcessProtocol):
     One command.
 
     @ivar tell: given the stream's name, and what came on it.
-    @ivar pid_file: where the runtime writes which process it is, as the host sees it.
+    @ivar order: what the runtime is told of it.
+    @ivar cgroup: what it begins is in that, and all that this begins.
     @ivar ended: fires with its exit status, or minus the signal.
     """
 
     _reactor: Any
     tell: Callable[[str, str], None]
-    pid_file: Path
+    order: Path
+    cgroup: Cgroup
     ended: Deferred[int] = field(factory=Deferred, init=False)
     too_late: bool = field(default=False, init=False)
+    _gone: bool = field(default=False, init=False)
+    _is_over: bool = field(default=False, init=False)
     _late: IDelayedCall | None = field(default=None, init=False)
     _striking: IDelayedCall | None = field(default=None, init=False)
     _struck_at: float = field(default=0.0, init=False)
@@ -53,11 +65,43 @@ class Execution(ProcessProtocol):
         make = codecs.getincrementaldecoder("utf-8")
         self._decoders = {number: make("replace") for number in _STREAMS}
 
-    def start(self, words: list[str], environment: dict[str, str], seconds: float | None) -> None:
-        """@param seconds: how long it may take; C{None} for as long as it likes."""
+    async def start(
+        self,
+        words: list[str],
+        environment: dict[str, str],
+        order: Callable[[], str],
+        seconds: float | None,
+    ) -> None:
+        """
+        @param order: finds what the runtime is to be told; called from a thread.
+        @param seconds: how long it may take; C{None} for as long as it likes.
+        """
+        try:
+            await deferToThread(self._prepare, order)
+        except OSError:
+            self.tell("stderr", "The container does not run any more.\n")
+            self._end(NOT_RUN)
+            return
+        if self._gone:
+            self._end(-signal.SIGKILL)
+            return
         self._reactor.spawnProcess(self, words[0], words, env=environment, path="/")
         if seconds is not None:
             self._late = self._reactor.callLater(seconds, self._is_late)
+
+    def _prepare(self, order: Callable[[], str]) -> None:
+        text = order()
+        # Variables may be secrets.
+        with open(self.order, "x", opener=private) as file:
+            file.write(text)
+        self.cgroup.make_within()
+
+    def _tidy(self) -> None:
+        """What a command leaves running when it ends by itself goes on; else all ends."""
+        self.order.unlink(missing_ok=True)
+        if self._gone:
+            self.cgroup.kill_within()
+        self.cgroup.dissolve_within()
 
     def _is_late(self) -> None:
         self.too_late = True
@@ -65,7 +109,10 @@ class Execution(ProcessProtocol):
 
     def kill(self) -> None:
         """End it, and hear of that soon; the runtime, which waits for it, then ends by itself."""
-        if self._striking is None and not self.ended.called:
+        if self._gone or self._is_over:
+            return
+        self._gone = True
+        if self.transport is not None:
             self._struck_at = self._reactor.seconds()
             self.resumeProducing()
             self._strike()
@@ -77,6 +124,7 @@ class Execution(ProcessProtocol):
         """
         assert self.transport is not None
         pids = self._pids()
+        self.cgroup.kill_within()
         for pid in pids:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
@@ -106,7 +154,6 @@ class Execution(ProcessProtocol):
     def processEnded(self, reason: Failure) -> None:
         if self._late is not None and self._late.active():
             self._late.cancel()
-        self.pid_file.unlink(missing_ok=True)
         if self._striking is not None and self._striking.active():
             self._striking.cancel()
         for number, decoder in self._decoders.items():
@@ -117,7 +164,13 @@ class Execution(ProcessProtocol):
         status = 0 if isinstance(value, ProcessDone) else value.exitCode
         if status is None:
             status = -(value.signal or 0)
-        self.ended.callback(TIMED_OUT if self.too_late else status)
+        self._end(TIMED_OUT if self.too_late else status)
+
+    def _end(self, status: int) -> None:
+        self._is_over = True
+        tidied: Deferred[None] = deferToThread(self._tidy)
+        tidied.addErrback(lambda failure: _log.failure("a command left traces", failure))
+        tidied.addCallback(lambda _: self.ended.callback(status))
 
     # IPushProducer
 

@@ -19,7 +19,6 @@ from hoody.containers.container import MANUAL, Container, Status
 from hoody.containers.idle import IdleWatch
 from hoody.containers.keeper import Keeper, Order
 from hoody.containers.lifecycle import Task
-from hoody.containers.logs import trim_all
 from hoody.containers.merging import Merging
 from hoody.containers.network.apidoor import URL
 from hoody.containers.network.wiring import Network
@@ -39,6 +38,8 @@ ACTOR = "server"
 DATABASE_PAUSE = 0.5
 TRIM_SECONDS = 1.0
 """How often logs are looked at that may have become too long."""
+TRIM_AGAIN_SECONDS = 0.1
+"""And how soon again where one was."""
 
 _log = Logger(namespace="hoody.containers")
 
@@ -85,7 +86,7 @@ class Fleet:
     )
     _known_labels: set[str] | None = field(default=None, init=False)
     _has_network: bool = field(default=False, init=False)
-    _wrote: set[Keeper] = field(factory=set, init=False)
+    _wrote: set[str] = field(factory=set, init=False)
     _trims: LoopingCall | None = field(default=None, init=False)
     idle: IdleWatch = field(init=False)
 
@@ -226,6 +227,7 @@ class Fleet:
         elif row.status is Status.DELETING:
             keeper.ask("delete", self._order(keeper))
         elif run is not None:
+            await deferToThread(self.runtime.end_commands, row.id)
             self._take_up_running(keeper, run)
         else:
             await self.runtime.clear(row.id)
@@ -335,11 +337,16 @@ class Fleet:
         Keep logs short; in a thread, since the disk may take its time. Who stands still writes
         nothing: its log is looked at once more, and then left alone.
         """
-        running = {each for each in self.keepers.values() if each.run and each.state != "paused"}
+        running = {
+            each
+            for each, keeper in self.keepers.items()
+            if keeper.run is not None and keeper.state != "paused"
+        }
         due, self._wrote = running | self._wrote, running
-        if due:
-            paths = [self.runtime.log_file(each.container.id) for each in due]
-            await deferToThread(trim_all, paths)
+        while due and self._trims is not None and self._trims.running:
+            if not await deferToThread(self.storage.trim_logs, list(due)):
+                return
+            await sleep(self.reactor, TRIM_AGAIN_SECONDS)
 
     async def _settled_within(self, keeper: Keeper, seconds: float) -> None:
         if not keeper.is_settled:

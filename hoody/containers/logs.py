@@ -8,7 +8,6 @@ where it was, and no line is lost. What is read begins where there is something.
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import errno
 import os
@@ -53,27 +52,48 @@ def trim(path: Path, most: int = MOST) -> bool:
                 os.ftruncate(descriptor, size)
                 return True
         end = (size - most // 2) // BLOCK * BLOCK
-        result = _libc.fallocate(
-            descriptor,
-            _KEEP_SIZE | _PUNCH_HOLE,
-            ctypes.c_long(begin),
-            ctypes.c_long(end - begin),
-        )
-        if result != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(path))
+        _punch(path, descriptor, begin, end)
         return True
     finally:
         os.close(descriptor)
 
 
-def trim_all(paths: list[Path]) -> None:
-    """Those of them that take too much room on the disk."""
-    for path in paths:
-        with contextlib.suppress(OSError):
-            status = path.stat()
-            if max(status.st_size, status.st_blocks * 512) > MOST:
-                trim(path)
+def trim_if_long(path: Path) -> bool:
+    """
+    As L{trim}, at the price of one look where nothing is to be done.
+
+    @raise OSError: if it is not there, or cannot be.
+    """
+    status = path.stat()
+    return max(status.st_size, status.st_blocks * 512) > MOST and trim(path)
+
+
+def rewrite(path: Path, most: int = MOST) -> None:
+    """
+    Forget all but the end of a log, and write that anew, where it was: btrfs gives room back
+    in whole extents only (up to 128 MiB), and the end may be a part of a large one.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        size = os.fstat(descriptor).st_size
+        start = max(first(descriptor), size - most // 2)
+        end = os.pread(descriptor, most // 2, start)
+        _punch(path, descriptor, 0, start + len(end))
+        os.pwrite(descriptor, end, start)
+    finally:
+        os.close(descriptor)
+
+
+def _punch(path: Path, descriptor: int, begin: int, end: int) -> None:
+    result = _libc.fallocate(
+        descriptor,
+        _KEEP_SIZE | _PUNCH_HOLE,
+        ctypes.c_long(begin),
+        ctypes.c_long(end - begin),
+    )
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(path))
 
 
 def tail(path: Path, most: int) -> bytes:

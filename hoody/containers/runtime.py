@@ -11,6 +11,7 @@ import json
 import marshal
 import os
 import resource
+import secrets
 import shutil
 import signal
 import sys
@@ -21,18 +22,21 @@ from typing import Any
 from attrs import define, field
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
 from hoody import commands
 from hoody.commands import CommandFailed, speakable
 from hoody.containers.cgroups import Cgroup, Hierarchies
 from hoody.containers.container import Container, Incarnation
+from hoody.containers.execution import Execution
 from hoody.containers.network.namespaces import NetworkNamespace, NotAContainer
 from hoody.containers.spec import OPEN_FILES, RANGE, Surroundings, specification
 from hoody.containers.storage import Storage
 from hoody.errors import HoodyError
 from hoody.later import sleep
 from hoody.pidfds import Ended, exit_status, kill, reap, send
+from hoody.process import private
 
 KILL_SECONDS = 10.0
 """How long processes may take to end that were killed."""
@@ -162,7 +166,6 @@ class Runtime:
     @ivar first_id: where the ranges of their ids begin, as the host sees them.
     @ivar state: a folder that a reboot may forget.
     @ivar server_id: whose containers these are.
-    @ivar logs: where output goes, by container id.
     """
 
     _reactor: Any
@@ -198,9 +201,6 @@ class Runtime:
     def _bundle(self, container_id: str) -> Path:
         return self._bundles / container_id
 
-    def log_file(self, container_id: str) -> Path:
-        return self.storage.container_path(container_id) / "log"
-
     def cgroup(self, container_id: str) -> Cgroup:
         return Cgroup(self.hierarchies, f"/hoody/{self.server_id}/{container_id}")
 
@@ -226,6 +226,7 @@ class Runtime:
         run: Run | None = None
         try:
             await self.clear(container.id)
+            await deferToThread(self.storage.make_log, container.id)
             self._write_bundle(container, bundle, environment, files)
             await self._create(container, bundle, dense)
             run = self._find(container, bundle)
@@ -273,7 +274,7 @@ class Runtime:
         )
         config = json.dumps(specification(container, around))
         # Variables may be secrets.
-        with open(bundle / "config.json", "x", opener=_private) as file:
+        with open(bundle / "config.json", "x", opener=private) as file:
             file.write(config)
 
     def _first_id(self, container: Container) -> int:
@@ -290,7 +291,7 @@ class Runtime:
             "base": self._first_id(container),
             "size": RANGE,
             "dense": dense,
-            "log": str(self.log_file(container.id)),
+            "log": str(self.storage.log_file(container.id)),
             "command": [
                 *self._words("create", container.id),
                 *("--bundle", str(bundle), "--pid-file", str(bundle / "pid"), container.id),
@@ -427,34 +428,72 @@ class Runtime:
                 swept.append(container_id)
         return swept
 
-    def exec_file(self, container_id: str, name: str) -> Path:
-        """Where the pid of a command that is run in it is written."""
-        return self._bundle(container_id) / f"exec-{name}.pid"
+    def execution(self, container_id: str, tell: Callable[[str, str], None]) -> Execution:
+        """A command that is to be run in it."""
+        name = f"exec-{secrets.token_hex(8)}"
+        return Execution(
+            self._reactor,
+            tell,
+            self._bundle(container_id) / f"{name}.json",
+            self.cgroup(container_id).within(name),
+        )
 
-    @property
-    def own_environment(self) -> dict[str, str]:
-        """What the runtime itself needs."""
-        return {"PATH": os.environ.get("PATH", os.defpath)}
-
-    def exec_words(
+    async def execute(
         self,
+        execution: Execution,
         container_id: str,
         command: list[str],
         user: str | None,
         environment: dict[str, str],
-        pid_file: Path,
+        seconds: float | None,
         *,
         dense: bool,
-    ) -> list[str]:
-        """How to run something in one that runs."""
-        words = [*self._words("exec", None), "--pid-file", str(pid_file)]
+    ) -> None:
+        """
+        Begin it. No user of this machine sees what it is told.
+
+        @param user: C{UID} or C{UID:GID}; C{None} for that of the container's own process.
+        @param seconds: how long it may take; C{None} for as long as it likes.
+        """
+        words = [
+            *self._words("exec", None),
+            *("--process", str(execution.order), "--cgroup", execution.cgroup.as_within),
+            container_id,
+        ]
         if dense:
             words = [*_LAUNCHER, *words]
+
+        def order() -> str:
+            return self._process(container_id, command, user, environment)
+
+        await execution.start(words, self._own_environment, order, seconds)
+
+    def _process(
+        self, container_id: str, command: list[str], user: str | None, environment: dict[str, str]
+    ) -> str:
+        """As the container's own process was begun, but for what is said of this one."""
+        with open(self._bundle(container_id) / "config.json") as file:
+            process = json.load(file)["process"]
+        process["args"] = command
+        process["env"] += [f"{name}={value}" for name, value in environment.items()]
         if user is not None:
-            words += ["--user", user]
-        for name, value in environment.items():
-            words += ["--env", f"{name}={value}"]
-        return [*words, container_id, *command]
+            ids = zip(("uid", "gid"), user.split(":"), strict=False)
+            process["user"] |= {kind: int(number) for kind, number in ids}
+        return json.dumps(process)
+
+    def end_commands(self, container_id: str) -> None:
+        """Of an earlier server, whom nobody listens to any more. To be called from a thread."""
+        cgroup = self.cgroup(container_id)
+        for name in cgroup.names_within:
+            cgroup.within(name).kill_within()
+            cgroup.within(name).dissolve_within()
+        for order in self._bundle(container_id).glob("exec-*.json"):
+            order.unlink()
+
+    @property
+    def _own_environment(self) -> dict[str, str]:
+        """What the runtime itself needs."""
+        return {"PATH": os.environ.get("PATH", os.defpath)}
 
     def _log_file(self, container_id: str) -> Path:
         """What the runtime says of one container, and of no other."""
@@ -491,10 +530,6 @@ class Runtime:
                 if isinstance(entry, dict) and entry.get("level") == "error":
                     return speakable(str(entry.get("msg")))
         return ""
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def started_at(pid: int) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from attrs import define, field
 from twisted.logger import Logger
 
-from hoody.containers import btrfs
+from hoody.containers import btrfs, logs
 from hoody.errors import Unavailable
 
 OPTIONS = "compress=zstd:1,noatime,discard=async"
@@ -29,6 +29,15 @@ PART = 2
 
 
 _log = Logger(namespace="hoody.containers")
+
+VOLUME = "volume-"
+LOG_ROOM = 64 << 20
+"""
+Bytes that a container's log has on the disk at most: far more than is kept of it
+(L{logs.MOST}), and is only come to by who writes that much between two looks at it.
+"""
+LOG_LEEWAY = 16 << 20
+"""Room in which a log that has come to its end is made short."""
 
 DEEP = 256
 """Folders within each other that are looked into when files are counted."""
@@ -60,6 +69,9 @@ class Storage:
     @ivar size: of the image file; C{None} for a part of what is free.
     @ivar root: where it is, once it has been prepared.
     @ivar limits: whether subvolumes can be limited.
+    @ivar is_simple: whether by who wrote it first (L{btrfs.count_simply}): only then several
+        subvolumes can have one limit together. Where each reference counts, the file system
+        gives up counting when one in a group is copied.
     """
 
     mount: Path
@@ -68,6 +80,7 @@ class Storage:
     size: int | None
     root: Path = field(init=False)
     limits: bool = field(default=False, init=False)
+    is_simple: bool = field(default=False, init=False)
     _image_sizes: dict[str, int] = field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -207,8 +220,13 @@ class Storage:
             try:
                 btrfs.limit(probe, LEAST)
                 self.limits = True
+                mode = btrfs.groups(self.root) / "mode"
+                self.is_simple = mode.exists() and mode.read_text().strip() == "squota"
             finally:
                 btrfs.delete(probe)
+        with contextlib.suppress(OSError):
+            if self.limits:
+                self._remove_stale_groups()
 
     def unmount(self) -> None:
         """Undo L{prepare}, where nothing is in it: for tests, and for who goes for good."""
@@ -265,17 +283,32 @@ class Storage:
         self.limit_container(container_id, most)
 
     def make_volume(self, container_id: str, volume: str) -> None:
-        path = self.container_path(container_id) / f"volume-{volume}"
+        """There may be one already: what no longer is on a container's list is kept."""
+        path = self.container_path(container_id) / f"{VOLUME}{volume}"
         if not path.exists():
             btrfs.create(path)
 
-    def remove_volume(self, container_id: str, volume: str) -> None:
-        path = self.container_path(container_id) / f"volume-{volume}"
-        if path.exists():
-            btrfs.delete(path)
+    def reshape(
+        self, container_id: str, volumes: Iterable[str], most: int | None, *, limit: bool
+    ) -> None:
+        """
+        Have these volumes, too.
+
+        @param limit: whether there is another limit, or something that it must hold for, too.
+        @raise NoStorage: as L{limit_container}.
+        """
+        for volume in volumes:
+            self.make_volume(container_id, volume)
+        if limit and (self.limits or most is not None):
+            self.limit_container(container_id, most)
 
     def limit_container(self, container_id: str, most: int | None) -> None:
-        """@raise NoStorage: if there is to be a limit, and nothing counts."""
+        """
+        Let a container have so many bytes, in its root and all volumes together; where nothing
+        but each reference is counted, in each of them.
+
+        @raise NoStorage: if there is to be a limit, and nothing counts.
+        """
         if not self.limits and most is not None:
             self._count()  # it may have been full before
         if not self.limits:
@@ -285,30 +318,121 @@ class Storage:
                     f" {self.root}"
                 )
             return
-        for subvolume in self._subvolumes(container_id):
-            btrfs.limit(subvolume, most)
+        subvolumes = self._subvolumes(container_id)
+        if self.is_simple:
+            group = self._group(container_id)
+            btrfs.make_group(self.root, group)
+            for subvolume in subvolumes:
+                btrfs.join(subvolume, group)
+            btrfs.limit(self.root, most, group)
+        else:
+            for subvolume in subvolumes:
+                btrfs.limit(subvolume, most)
+
+    def _group(self, container_id: str) -> int:
+        return btrfs.group_above(btrfs.identity(self.container_path(container_id) / "root"))
 
     def remove_container(self, container_id: str) -> None:
         """All of it; what is gone already is no matter."""
         path = self.container_path(container_id)
         if path.exists():
-            for subvolume in self._subvolumes(container_id):
-                _remove_subvolume(subvolume)
+            if self.is_simple and (path / "root").exists():
+                with contextlib.suppress(OSError):  # a full disk takes no such change
+                    self._ungroup(container_id)
+            for each in path.iterdir():
+                if btrfs.is_subvolume(each):
+                    _remove_subvolume(each)
             shutil.rmtree(path)
+        if self.limits:
+            self._remove_stale_groups()
+
+    def _ungroup(self, container_id: str) -> None:
+        group = self._group(container_id)
+        for subvolume in self._subvolumes(container_id):
+            btrfs.leave(subvolume, group)
+        btrfs.remove_group(self.root, group)
+
+    def _remove_stale_groups(self) -> None:
+        btrfs.remove_stale_groups(self.root, above=self.given is None)
 
     def _subvolumes(self, container_id: str) -> list[Path]:
+        """Those that a container writes to."""
         path = self.container_path(container_id)
-        return sorted(each for each in path.iterdir() if btrfs.is_subvolume(each))
+        return sorted(
+            each
+            for each in path.iterdir()
+            if each.name.startswith(("root", VOLUME)) and btrfs.is_subvolume(each)
+        )
 
     def taken_by(self, container_id: str, image_id: str) -> tuple[int, int]:
         """Bytes on disk that a container has for itself, and those of its image."""
-        own = sum(taken(each) for each in self._subvolumes(container_id))
-        return own, self._image_size(image_id)
-
-    def _image_size(self, image_id: str) -> int:
+        own = sum(self._taken(each) for each in self._subvolumes(container_id))
         if image_id not in self._image_sizes:
-            self._image_sizes[image_id] = taken(self.image_path(image_id))
-        return self._image_sizes[image_id]
+            self._image_sizes[image_id] = self._taken(self.image_path(image_id))
+        return own, self._image_sizes[image_id]
+
+    def _taken(self, subvolume: Path) -> int:
+        """As it is counted, or, where nothing is, by a walk over all files."""
+        counted = self._counted(subvolume)
+        return taken(subvolume) if counted is None else counted
+
+    def _counted(self, subvolume: Path) -> int | None:
+        if not self.limits:
+            return None
+        groups = btrfs.groups(subvolume)
+        with contextlib.suppress(OSError):  # an older kernel does not show it
+            if int((groups / "inconsistent").read_text()) == 0:
+                return int((groups / f"0_{btrfs.identity(subvolume)}/referenced").read_text())
+        return None
+
+    # What containers say
+
+    def log_file(self, container_id: str) -> Path:
+        return self._output(container_id) / "log"
+
+    def _output(self, container_id: str) -> Path:
+        return self.container_path(container_id) / "output"
+
+    def make_log(self, container_id: str) -> None:
+        """Have a place for it, in a subvolume of its own: the file system itself bounds it."""
+        output = self._output(container_id)
+        if not output.exists():
+            btrfs.create(output)
+            if self.limits:
+                btrfs.limit(output, LOG_ROOM)
+
+    def trim_logs(self, container_ids: Iterable[str]) -> bool:
+        """
+        Forget the beginnings of those logs that are too long.
+
+        @return: whether there was one.
+        """
+        trimmed = False
+        for container_id in container_ids:
+            with contextlib.suppress(OSError):  # it says nothing yet, or is no more
+                trimmed |= self._trim_log(container_id)
+        return trimmed
+
+    def _trim_log(self, container_id: str) -> bool:
+        file, output = self.log_file(container_id), self._output(container_id)
+        trimmed = False
+        try:
+            trimmed = logs.trim_if_long(file)
+        except OSError as error:
+            if error.errno != errno.EDQUOT:
+                raise
+        counted = self._counted(output)
+        if counted is None or counted < LOG_ROOM // 2:
+            return trimmed
+        # What was given back are parts of extents, which count until all of each is. To give
+        # back takes some room as well, and counts when it is committed.
+        btrfs.limit(output, LOG_ROOM + LOG_LEEWAY)
+        try:
+            logs.rewrite(file)
+            btrfs.commit(output)
+        finally:
+            btrfs.limit(output, LOG_ROOM)
+        return True
 
     # Both
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +10,7 @@ import msgspec
 from attrs import define
 from twisted.internet.defer import ensureDeferred
 from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -19,7 +19,7 @@ from hoody.containers.fleet import Fleet
 from hoody.containers.image import Image, is_name
 from hoody.containers.storage import trouble
 from hoody.containers.workshop import Workshop
-from hoody.errors import CallerError, HoodyError
+from hoody.errors import CallerError, HoodyError, Unavailable
 from hoody.interfaces import IIntake
 from hoody.pipes import queries
 from hoody.protocols.channel import Reading
@@ -32,6 +32,10 @@ from hoody.units import new_id
 PATHS = (b"/api/v1/images", b"/api/v1/images/")
 AT_ONCE = 1 << 20
 """Bytes that are gathered before they are written, by a thread."""
+PART_LEFT = 0.05
+"""So much of the file system is left to those that are there: containers, and what they write."""
+
+_log = Logger(namespace="hoody.containers")
 
 
 @define(eq=False)
@@ -61,6 +65,12 @@ class Uploads:
             )
         if request.length == 0:
             raise CallerError("The body is empty; send a tarball: curl -T FILE -X POST URL")
+        room = _room(os.statvfs(self._fleet.storage.uploads))
+        if (request.length or 0) > room:
+            raise Unavailable(
+                f"The disk for containers is too full: the upload has {request.length} bytes, and"
+                f" there is room for {max(room, 0)}; make some, and send it again."
+            )
         now = self._fleet.now
         path = self._fleet.storage.uploads / new_id(now)
         return Upload(self, request, names[0], path)
@@ -153,16 +163,33 @@ class Upload:
             failures.answer(self._request, error, failures.as_envelope(error))
 
     def _clear(self) -> None:
+        """In a thread: to give back gigabytes takes a while."""
         if self._file >= 0:
-            os.close(self._file)
+            deferToThread(_forget, self._file, self._target).addErrback(_report)
             self._file = -1
-            with contextlib.suppress(
-                OSError
-            ):  # it is gone, or nothing can be: the next start looks
-                self._target.unlink()
 
 
 def _write_all(descriptor: int, data: bytes) -> None:
+    """@raise Unavailable: if there is none, but for what all others need."""
+    if _room(os.fstatvfs(descriptor)) < len(data):
+        raise Unavailable(
+            "The disk for containers is too full for the rest of the upload; make room, and send"
+            " it again."
+        )
     rest = memoryview(data)
     while rest:
         rest = rest[os.write(descriptor, rest) :]
+
+
+def _room(status: os.statvfs_result) -> int:
+    """Bytes that an upload may have."""
+    return int((status.f_bavail - PART_LEFT * status.f_blocks) * status.f_frsize)
+
+
+def _forget(descriptor: int, path: Path) -> None:
+    path.unlink(missing_ok=True)
+    os.close(descriptor)
+
+
+def _report(failure: Failure) -> None:
+    _log.failure("an upload could not be removed", failure=failure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import json
@@ -11,7 +12,7 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -186,6 +187,17 @@ def test_what_is_written_in_it_is_no_device_and_makes_nobody_more(house: House, 
     assert {"/", "/data", "/run", "/dev/shm"} <= set(writable)
     assert [path for path in writable if "nosuid" not in writable[path]] == []
     assert {path for path in writable if "nodev" not in writable[path]} == {"/dev", "/dev/pts"}
+
+
+def test_a_volume_that_is_no_longer_named_is_kept(house: House, name: str) -> None:
+    data = [{"name": "data", "path": "/data"}]
+    house.create(name, egress="none", volumes=data)
+    house.run(name, "echo two > /data/file")
+    for volumes, said in (([], ""), (data, "two\n")):
+        answer = house.api("PATCH", f"/containers/{name}", {"volumes": volumes})
+        assert answer.data["volumes"] == volumes
+        house.operate(name, "restart")
+        assert house.run(name, "cat /data/file 2>/dev/null")[1] == said
 
 
 def test_a_copy_has_all_of_it_and_goes_its_own_way(house: House, name: str) -> None:
@@ -465,6 +477,81 @@ def test_a_command_ends_with_who_listens(house: House, name: str) -> None:
     _until(lambda: "sleep 1234" not in house.run(name, "ps")[1])
 
 
+def test_nobody_on_the_machine_sees_what_a_command_is_told(house: House, name: str) -> None:
+    row = house.create(name, egress="none")
+    bundle = Path("/run/hoody") / house.server_id / "bundles" / row["id"]
+    told = {"command": ["sleep", "1237"], "env": {"A": "hunter3-x"}}
+    with _exec_of(house, name, told) as process:
+        _until(lambda: "sleep 1237" in house.run(name, "ps")[1])
+        lines = [_read(path) for path in Path("/proc").glob("[0-9]*/cmdline")]
+        assert any(b"exec" in line and row["id"].encode() in line for line in lines)
+        assert not any(b"hunter3-x" in line for line in lines if b"curl" not in line)
+        orders = [path for path in bundle.glob("exec-*") if b"hunter3-x" in path.read_bytes()]
+        assert [path.stat().st_mode & 0o777 for path in orders] == [0o600]
+        process.kill()
+    _until(lambda: not list(bundle.glob("exec-*")))
+
+
+BACKGROUND = "setsid sleep 1234 >/dev/null 2>&1 & (sleep 1235 >/dev/null 2>&1 &)"
+
+
+def test_who_ends_a_command_ends_all_that_it_has_begun(house: House, name: str) -> None:
+    row = house.create(name, egress="none")
+    before = house.pids(row["id"])
+    code, _ = house.run(name, f"{BACKGROUND}; sleep 1236", timeout_seconds=0.5)
+    assert code == 124
+    assert house.pids(row["id"]) == before
+    with _exec(house, name, f"{BACKGROUND}; sleep 1236") as process:
+        _until(lambda: len(house.pids(row["id"])) >= len(before) + 3)
+        process.kill()
+    _until(lambda: house.pids(row["id"]) == before)
+    assert not _groups_within(house, row["id"])
+
+
+def test_a_fork_bomb_ends_with_its_command(house: House, name: str) -> None:
+    row = house.create(name, egress="none", memory_limit=768 << 20)
+    before = house.pids(row["id"])
+    bomb = "b() { (b) & (b) & (b) & sleep 60; }; b >/dev/null 2>&1"
+    begun = time.monotonic()
+    code, _ = house.run(name, bomb, timeout_seconds=2)
+    assert code == 124
+    assert time.monotonic() - begun < 12
+    _until(lambda: house.pids(row["id"]) == before)
+    assert house.run(name, "echo well")[1] == "well\n"
+
+
+def test_what_a_command_leaves_running_goes_on(house: House, name: str) -> None:
+    row = house.create(name, egress="none")
+    before = house.pids(row["id"])
+    assert house.run(name, BACKGROUND) == (0, "")
+    assert len(house.pids(row["id"])) == len(before) + 2
+    assert house.api.get(f"/containers/{name}/stats").data["processes"] == len(before) + 2
+    assert not _groups_within(house, row["id"])
+
+
+def test_a_command_ends_with_the_server_that_began_it(house: House, name: str) -> None:
+    row = house.create(name, egress="none")
+    before = house.pids(row["id"])
+    with _exec(house, name, f"{BACKGROUND}; sleep 1236"):
+        _until(lambda: len(house.pids(row["id"])) >= len(before) + 3)
+        house.kill()
+    house.start()
+    _until(lambda: house.pids(row["id"]) == before)
+    assert not _groups_within(house, row["id"])
+    assert not list((Path("/run/hoody") / house.server_id).rglob("exec-*"))
+
+
+def _groups_within(house: House, container_id: str) -> list[str]:
+    found = Path("/sys/fs/cgroup").glob(f"**/hoody/{house.server_id}/{container_id}/exec-*")
+    return [str(path) for path in found]
+
+
+def _read(path: Path) -> bytes:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
+
+
 def test_output_waits_for_who_does_not_read(house: House, name: str) -> None:
     house.create(name, egress="none")
     with _exec(house, name, "yes | head -c 50000000; echo end") as process:
@@ -519,6 +606,37 @@ def test_figures(house: House, name: str) -> None:
     assert later["disk"]["shared"] == stats["disk"]["shared"] > 0
     house.operate(name, "pause")
     assert house.api.get(f"/containers/{name}/stats").data["cpu"]["idle"] is True
+
+
+def test_figures_of_one_that_ends_just_now(house: House, name: str) -> None:
+    house.create(name, egress="none", start=False, command=["true"])
+    for _ in range(5):
+        house.operate(name, "start")
+        status = ""
+        while status not in ("stopped", "failed"):
+            answer = house.api.get(f"/containers/{name}/stats")
+            assert answer.status == 200, answer.body
+            status = answer.data["status"]
+
+
+@pytest.mark.parametrize("path", ["exec", "logs?follow"])
+def test_what_is_read_slowly_ends_with_the_container(house: House, name: str, path: str) -> None:
+    """Whole: a command with its exit code, and a log that is followed without an error."""
+    house.create(name, egress="none", command="yes | head -c 3000000; sleep 1000")
+    words = ["-d", json.dumps({"command": "yes"})] if path == "exec" else []
+    url = f"{house.server.url}/api/v1/containers/{name}/{path}"
+    with subprocess.Popen(
+        ["curl", "-sSN", "-H", f"Authorization: Bearer {house.api.token}", *words, url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as reading:
+        assert reading.stdout is not None
+        assert reading.stdout.read(100_000)  # and then no more: it is full up to the container
+        house.delete(name)
+        rest, complaint = reading.communicate(timeout=20)
+    assert (reading.returncode, complaint) == (0, b"")
+    if path == "exec":
+        assert json.loads(rest.splitlines()[-1])["exit_code"] != 0
 
 
 def test_limits_hold(house: House, name: str) -> None:
@@ -696,13 +814,24 @@ def test_where_the_files_are_gone_nothing_new_is_begun(house: House, name: str) 
     assert house.operate(name, "start").status == 200
 
 
-def _exec(house: House, name: str, command: str) -> subprocess.Popen[bytes]:
+def _exec(house: House, name: str, command: str) -> Any:
+    return _exec_of(house, name, {"command": command})
+
+
+@contextlib.contextmanager
+def _exec_of(
+    house: House, name: str, body: Mapping[str, object]
+) -> Iterator[subprocess.Popen[bytes]]:
     url = f"{house.server.url}/api/v1/containers/{name}/exec"
-    return subprocess.Popen(
+    with subprocess.Popen(
         ["curl", "-sN", "-H", f"Authorization: Bearer {house.api.token}"]
-        + ["-d", json.dumps({"command": command}), url],
+        + ["-d", json.dumps(body), url],
         stdout=subprocess.PIPE,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _rss(house: House) -> int:

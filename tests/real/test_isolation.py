@@ -23,6 +23,7 @@ import pytest
 from attrs import define
 
 from hoody.containers import machine, spec
+from hoody.containers.storage import LOG_ROOM
 from tests.support import poke
 from tests.support.containers import House, run
 from tests.support.postgres import Postgres
@@ -145,7 +146,7 @@ def all_goes_on(house: House, neighbour: Cell) -> Iterator[None]:
     server, pids = house.server.pid, neighbour.pids
     yield
     assert house.server.pid == server
-    assert neighbour.pids == pids
+    _until(lambda: neighbour.pids == pids)  # but for what ends just now
     assert "It runs" in _through_the_gateway(house, "neighbour")
     assert neighbour.says("cat /root/file") == "mine\n"
 
@@ -501,7 +502,8 @@ def test_control_groups_are_out_of_reach(cell: Cell) -> None:
         assert cell.run(["mount", "-t", kind, "none", "/tmp/cg"])[0] != 0
     assert cell.says("ls -A /sys/fs/cgroup") == ""
     for line in cell.says("cat /proc/self/cgroup").splitlines():
-        assert line.endswith(":/"), "where it is, it is not told"
+        place = line.rpartition(":")[2]
+        assert place == "/" or place.startswith("/exec-"), "where it is, it is not told"
     assert cell.says("find / -xdev -name release_agent") == ""
     assert cell.run("ulimit -n 1048576")[0] != 0
 
@@ -587,7 +589,10 @@ def test_a_memory_bomb_kills_only_itself(mortal: Callable[..., Cell]) -> None:
         bomb.run(f"dd if=/dev/zero of={path}/x bs=1M count=200 2>/dev/null")
     peak = _limit(bomb, "memory.max_usage_in_bytes", "memory.peak")
     assert peak <= limit
-    assert first in bomb.pids or bomb.house.row(bomb.name)["status"] != "running"
+    # The kernel chooses who is killed; if it is the first process, that is said.
+    if first not in bomb.pids:
+        failed = bomb.house.until(bomb.name, status="failed")
+        assert "signal 9" in failed["status_reason"]
 
 
 def test_a_disk_filler_is_stopped(mortal: Callable[..., Cell]) -> None:
@@ -650,16 +655,23 @@ def test_open_files_have_an_end(cell: Cell) -> None:
 
 
 def test_a_log_fills_no_disk(mortal: Callable[..., Cell]) -> None:
-    loud = mortal(
-        command="yes 0123456789012345678901234567890123456789 & sleep 3; kill $!; sleep 60"
-    )
-    log = loud.place / "log"
-    before = shutil.disk_usage(loud.house.pool).free
-    _until(lambda: log.stat().st_size > 64 * MEBI, 20)
-    time.sleep(3)
-    run("sync", "-f", str(loud.house.pool))
-    assert before - shutil.disk_usage(loud.house.pool).free < 512 * MEBI
-    assert loud.house.api.get(f"/containers/{loud.name}/logs?tail=1").status == 200
+    """Neither by random data, which nothing compresses, nor so that it never says a word again."""
+    noise = "head -c 2000000 /dev/urandom | base64 > /run/noise; i=0"
+    more = "while [ $i -lt 400 ]; do cat /run/noise 2>/dev/null; i=$((i+1)); done"
+    last = "echo; until echo the last word; do sleep 0.1; done 2>/dev/null"
+    loud = mortal(command=f"{noise}; {more}; {last}; sleep 1000")
+    pool = loud.house.pool
+    before, most = shutil.disk_usage(pool).free, 0
+
+    def ended() -> bool:
+        nonlocal most
+        most = max(most, before - shutil.disk_usage(pool).free)
+        return "the last word" in loud.house.api.get(f"/containers/{loud.name}/logs?tail=1").body
+
+    _until(ended, 30)
+    assert (loud.place / "output/log").stat().st_size > 32 * MEBI, "there was much"
+    # Another may be written before what was given back is committed.
+    assert most < 3 * LOG_ROOM
 
 
 # The network

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hoody.containers import machine
+from hoody.containers import btrfs, machine
 from hoody.containers.cgroups import Hierarchies
 from tests.support.api import Answer, Api, api, database_option
 from tests.support.postgres import Postgres
@@ -29,14 +29,20 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     lack = machine.lack("auto", False, Hierarchies.read())
     if lack is not None:
         pytest.skip(f"containers: {lack}")
-    folder = tmp_path_factory.mktemp("pool")
+    with mounted(tmp_path_factory.mktemp("pool"), 4 << 30) as mount:
+        btrfs.count_simply(mount)
+        yield mount
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, size: int, options: str = "noatime") -> Iterator[Path]:
+    """A new btrfs of so many bytes, in a file."""
     image, mount = folder / "image", folder / "mount"
     mount.mkdir()
     with image.open("wb") as file:
-        file.truncate(4 << 30)
+        file.truncate(size)
     run("mkfs.btrfs", "-q", str(image))
-    run("mount", "-o", "loop,compress=zstd:1,noatime", str(image), str(mount))
-    run("btrfs", "quota", "enable", str(mount))
+    run("mount", "-o", f"loop,compress=zstd:1,{options}", str(image), str(mount))
     try:
         yield mount
     finally:
@@ -216,9 +222,10 @@ class House:
         found = []
         root = Path("/sys/fs/cgroup")
         for hierarchy in (root, *root.iterdir()):
-            procs = hierarchy / "hoody" / self.server_id / container_id / "cgroup.procs"
-            with contextlib.suppress(OSError):  # it may go just now
-                found += [int(line) for line in procs.read_text().split()]
+            place = hierarchy / "hoody" / self.server_id / container_id
+            for procs in place.glob("**/cgroup.procs"):
+                with contextlib.suppress(OSError):  # it may go just now
+                    found += [int(line) for line in procs.read_text().split()]
         return sorted(set(found))
 
     @property

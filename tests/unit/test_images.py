@@ -151,6 +151,15 @@ def test_a_budget_is_spent_to_its_last_byte() -> None:
 
 
 class TestWishes:
+    @pytest.mark.parametrize(
+        "place",
+        ["/proc/self/fd/7", "/proc", "//proc/1", "/srv/../proc/self", "proc/self", "/sys/x"],
+    )
+    def test_nothing_begins_in_what_is_the_systems(self, place: str) -> None:
+        with pytest.raises(CallerError, match="WorkingDir"):
+            wishes(Wishes(working_dir=place))
+        assert wishes(Wishes(working_dir="/process")).working_dir == "/process"
+
     def test_what_an_image_does_not_say_is_left_open(self) -> None:
         found = wishes(Wishes(entrypoint=[], working_dir="", user=""))
         assert (found.command, found.port, found.working_dir, found.user) == (None,) * 4

@@ -183,6 +183,9 @@ class Runtime:
         self.world.end(container_id)
         self.world.step("cleared")
 
+    def end_commands(self, container_id: str) -> None:
+        pass
+
     async def sweep(self, known: set[str]) -> list[str]:
         return []
 
@@ -223,6 +226,9 @@ class Storage:
         for name in ("root", "volume"):
             self.world.step(f"remove {name}")
             self.world.files.discard(f"{container_id}/{name}")
+
+    def trim_logs(self, container_ids: object) -> bool:
+        return False
 
 
 class Nothing:

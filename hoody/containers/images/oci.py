@@ -10,6 +10,7 @@ and layers and tarballs are confined by the same walls.
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 from typing import Any, TypeVar
 
@@ -225,6 +226,14 @@ def wishes(config: Wishes) -> Defaults:
     said = [*command, *(config.env or []), config.working_dir or "", config.user or ""]
     if any("\0" in text for text in said):
         raise CallerError("The image's configuration has a NUL in a text; make it anew.")
+    # (POSIX lets two slashes at the beginning stand.)
+    place = "/" + posixpath.normpath(f"/{config.working_dir or ''}").lstrip("/")
+    if any(f"{place}/".startswith(f"{system}/") for system in ("/proc", "/sys", "/dev")):
+        # Not for any runtime to come to what the host has open (CVE-2024-21626).
+        raise CallerError(
+            f"The image wants to begin in {_short(place)}, which is the system's; make it anew"
+            " with another WorkingDir."
+        )
     return Defaults(
         command=tuple(command) or None,
         port=next(filter(None, map(_port, config.exposed_ports or {})), None),

@@ -53,7 +53,18 @@ _NO_NUL = whole(r"[^\x00]*")
 Text = Annotated[str, Meta(max_length=500, pattern=_NO_NUL, description="a text without NUL")]
 Key = Annotated[str, Meta(max_length=65536, pattern=_NO_NUL, description="a text without NUL")]
 Memory = Annotated[int, Meta(ge=8 << 20, le=1 << 50, description="bytes, at least 8 MiB")]
-Disk = Annotated[int, Meta(ge=16 << 20, le=1 << 60, description="bytes, at least 16 MiB")]
+Disk = Annotated[
+    int,
+    Meta(
+        ge=16 << 20,
+        le=1 << 60,
+        description=(
+            "bytes, at least 16 MiB, that its root and all its volumes may take together, as"
+            " compressed; what a copy shares counts for the one that wrote it. With less than"
+            " there is, nothing is lost: it can write again when enough has been deleted"
+        ),
+    ),
+]
 Cores = Annotated[float, Meta(ge=0.01, le=4096, description="cores")]
 Access = Literal["public", "token"]
 Egress = Literal["nat", "none"]
@@ -79,7 +90,16 @@ class VolumeForm(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     ]
 
 
-Volumes = Annotated[list[VolumeForm], Meta(max_length=32)]
+Volumes = Annotated[
+    list[VolumeForm],
+    Meta(
+        max_length=32,
+        description=(
+            "at most 32; one that is no longer named is kept, with all that is in it, and found"
+            " again when it is named again; all are deleted with the container"
+        ),
+    ),
+]
 Ignored = Any
 
 

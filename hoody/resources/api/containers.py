@@ -470,14 +470,17 @@ class ContainersFace:
 
     async def _reshape(self, before: Container, after: Container) -> None:
         """What is on the disk; before the row is true, which may refer to it."""
-        storage = self._fleet.storage
+        has_other_volumes = before.volumes != after.volumes
         try:
-            for volume in after.volumes:
-                await deferToThread(storage.make_volume, after.id, volume.name)
-            if before.disk_limit != after.disk_limit or (
-                after.disk_limit is not None and before.volumes != after.volumes
-            ):
-                await deferToThread(storage.limit_container, after.id, after.disk_limit)
+            await deferToThread(
+                self._fleet.storage.reshape,
+                after.id,
+                [volume.name for volume in after.volumes] if has_other_volumes else [],
+                after.disk_limit,
+                limit=has_other_volumes or before.disk_limit != after.disk_limit,
+            )
+        except FileNotFoundError:
+            raise Conflict(f"The container {after.name!r} is not there just now.") from None
         except OSError as error:
             raise trouble(error) from error
 

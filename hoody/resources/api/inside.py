@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
-from attrs import define, evolve
+from attrs import define, evolve, field, frozen
 from msgspec import Meta
 from twisted.internet.threads import deferToThread
 
@@ -18,6 +17,7 @@ from hoody.containers.container import Container
 from hoody.containers.execution import Execution
 from hoody.containers.fleet import Fleet
 from hoody.containers.keeper import Keeper
+from hoody.containers.runtime import Run
 from hoody.errors import CallerError, Conflict, NoSuchThing
 from hoody.interfaces import IStore
 from hoody.later import sleep
@@ -88,6 +88,11 @@ class Memory(msgspec.Struct, kw_only=True):
 
 
 class Disk(msgspec.Struct, kw_only=True):
+    """
+    Bytes on the disk, as compressed: what it has itself in its root and volumes, and its image,
+    which others may have as well.
+    """
+
     own: int
     shared: int
     limit: int | None
@@ -212,9 +217,18 @@ class InsideFace:
         if user is not None and not user[0].isdigit():
             user = await self._user_id(keeper, user)
         output = Output.open(call.request)
-        execution = self._execution(keeper, output.tell)
+        runtime, own_id = self._fleet.runtime, keeper.container.id
+        execution = runtime.execution(own_id, output.tell)
         output.of(execution)
-        self._start(keeper, execution, command, user, body.env, body.timeout_seconds)
+        await runtime.execute(
+            execution,
+            own_id,
+            command,
+            user,
+            body.env,
+            body.timeout_seconds,
+            dense=_is_dense(keeper),
+        )
         status = await execution.ended
         more = {"timed_out": True} if execution.too_late else {}
         output.end({"exit_code": status, **more})
@@ -229,9 +243,12 @@ class InsideFace:
             if len(said) > USER_WORDS:  # its programs are its own, and may say anything
                 execution.kill()
 
-        execution = self._execution(keeper, hear)
-        script = f"id -u {name} && id -g {name}"
-        self._start(keeper, execution, ["/bin/sh", "-c", script], None, {}, USER_SECONDS)
+        runtime, own_id = self._fleet.runtime, keeper.container.id
+        execution = runtime.execution(own_id, hear)
+        command = ["/bin/sh", "-c", f"id -u {name} && id -g {name}"]
+        await runtime.execute(
+            execution, own_id, command, None, {}, USER_SECONDS, dense=_is_dense(keeper)
+        )
         status = await execution.ended
         found = _IDS.fullmatch(said)
         if status != 0 or found is None:
@@ -240,35 +257,11 @@ class InsideFace:
             )
         return ":".join(found.groups())
 
-    def _execution(self, keeper: Keeper, tell: Callable[[str, str], None]) -> Execution:
-        pid_file = self._fleet.runtime.exec_file(keeper.container.id, secrets.token_hex(8))
-        return Execution(self._fleet.reactor, tell, pid_file)
-
-    def _start(
-        self,
-        keeper: Keeper,
-        execution: Execution,
-        command: list[str],
-        user: str | None,
-        variables: dict[str, str],
-        seconds: float | None,
-    ) -> None:
-        own, run = keeper.container, keeper.run
-        words = self._fleet.runtime.exec_words(
-            own.id,
-            command,
-            user,
-            variables,
-            execution.pid_file,
-            dense=run is not None and run.is_dense,
-        )
-        execution.start(words, self._fleet.runtime.own_environment, seconds)
-
     # Output
 
     async def get_logs(self, call: Call, container: str) -> None:
         keeper = await self._keeper(call, container)
-        path = self._fleet.runtime.log_file(keeper.container.id)
+        path = self._fleet.storage.log_file(keeper.container.id)
         lines = call.query.tail
         text, position = await deferToThread(logs.last_lines, path, lines)
         if call.query.follow or preferred(call.request, (TEXT, SSE)) == SSE:
@@ -281,7 +274,7 @@ class InsideFace:
         call.request.finish()
 
     async def _follow(self, call: Call, keeper: Keeper, text: bytes, position: int) -> None:
-        path = self._fleet.runtime.log_file(keeper.container.id)
+        path = self._fleet.storage.log_file(keeper.container.id)
         stream = EventStream.open(call.request)
         rest = b""
         while not stream.over and keeper.state != "gone":
@@ -301,17 +294,17 @@ class InsideFace:
     async def get_stats(self, call: Call, container: str) -> Stats:
         keeper = await self._keeper(call, container)
         own, run = keeper.container, keeper.run
-        disk, shared = await deferToThread(self._fleet.storage.taken_by, own.id, own.image_id)
-        memory = run.cgroup.memory if run is not None else {"own": 0, "shared": 0, "swap": 0}
+        try:
+            disk, shared = await deferToThread(self._fleet.storage.taken_by, own.id, own.image_id)
+        except FileNotFoundError:
+            raise NoSuchThing(f"The container {own.name!r} is gone.") from None
+        counted = _counted(run)
         return Stats(
             status=own.status,
-            cpu=Cpu(
-                usage_ns=run.cgroup.cpu_ns if run is not None else 0,
-                idle=keeper.state != "running",
-            ),
-            memory=Memory(limit=self._fleet.memory_limit(own), **memory),
+            cpu=Cpu(usage_ns=counted.cpu_ns, idle=keeper.state != "running"),
+            memory=Memory(limit=self._fleet.memory_limit(own), **counted.memory),
             disk=Disk(own=disk, shared=shared, limit=own.disk_limit),
-            processes=len(run.cgroup.pids) if run is not None else 0,
+            processes=counted.processes,
             idle_seconds=round(self._fleet.reactor.seconds() - keeper.moved_at, 3),
         )
 
@@ -356,6 +349,28 @@ class InsideFace:
             await transaction.containers.change(changed)
         keeper.container = changed
         return changed.environment_vars
+
+
+def _is_dense(keeper: Keeper) -> bool:
+    return keeper.run is not None and keeper.run.is_dense
+
+
+@frozen
+class _Counted:
+    """What the kernel counts of a run; nothing of one that is none."""
+
+    cpu_ns: int = 0
+    memory: dict[str, int] = field(factory=lambda: {"own": 0, "shared": 0, "swap": 0})
+    processes: int = 0
+
+
+def _counted(run: Run | None) -> _Counted:
+    if run is None:
+        return _Counted()
+    try:
+        return _Counted(run.cgroup.cpu_ns, run.cgroup.memory, len(run.cgroup.pids))
+    except OSError:  # it has just ended, and its control group with it
+        return _Counted()
 
 
 @define(eq=False)
