@@ -449,13 +449,22 @@ class Storage:
 
 
 def _remove_subvolume(path: Path) -> None:
-    """With whatever is in it: should another be there, it is emptied first."""
+    """
+    With whatever is in it: should another be there, it is emptied first; and on a disk that is
+    full, where to delete takes room as well, that makes some.
+    """
     try:
         btrfs.delete(path)
     except OSError as error:
-        if error.errno != errno.ENOTEMPTY:
+        if error.errno == errno.ENOTEMPTY:
+            shutil.rmtree(path)
+        elif error.errno == errno.ENOSPC:
+            for each in path.iterdir():
+                shutil.rmtree(each, ignore_errors=True)
+            btrfs.commit(path)
+            btrfs.delete(path)
+        else:
             raise
-        shutil.rmtree(path)
 
 
 def _removed(remove: Callable[[str], None], path: Path) -> bool:
