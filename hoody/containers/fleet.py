@@ -337,11 +337,7 @@ class Fleet:
         Keep logs short; in a thread, since the disk may take its time. Who stands still writes
         nothing: its log is looked at once more, and then left alone.
         """
-        running = {
-            each
-            for each, keeper in self.keepers.items()
-            if keeper.run is not None and keeper.state != "paused"
-        }
+        running = {keeper.container.id for keeper in self.idle.awake}
         due, self._wrote = running | self._wrote, running
         while due and self._trims is not None and self._trims.running:
             if not await deferToThread(self.storage.trim_logs, list(due)):

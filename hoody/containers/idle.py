@@ -44,6 +44,7 @@ class IdleWatch:
         never.
     @ivar reclaim_after: seconds for which one sleeps before its memory is given back: who comes
         sooner should not wait for it.
+    @ivar awake: those that run.
     @ivar traffic: asks how many bytes have gone through the network of each of some.
     """
 
@@ -52,7 +53,7 @@ class IdleWatch:
     timeouts: Callable[[], Awaitable[dict[str, int]]]
     traffic: Callable[[list[Keeper]], Awaitable[dict[Keeper, int]]]
     reclaim_after: float
-    _awake: set[Keeper] = field(factory=set, init=False)
+    awake: set[Keeper] = field(factory=set, init=False)
     _policy: dict[str, int] = field(factory=dict, init=False)
     _policy_until: float = field(default=0.0, init=False)
     _seen: dict[Keeper, _Seen] = field(factory=dict, init=False)
@@ -79,9 +80,9 @@ class IdleWatch:
     def changed(self, keeper: Keeper) -> None:
         """It has become something else; to be called whenever it has."""
         if keeper.state == "running":
-            self._awake.add(keeper)
+            self.awake.add(keeper)
         else:
-            self._awake.discard(keeper)
+            self.awake.discard(keeper)
             self._seen.pop(keeper, None)
         if keeper.is_asleep:
             if keeper not in self._reclaims:
@@ -105,7 +106,7 @@ class IdleWatch:
     # Who may sleep
 
     async def _look(self) -> None:
-        if not self._awake:
+        if not self.awake:
             return
         try:
             await self._learn_policy()
@@ -113,7 +114,7 @@ class IdleWatch:
         except DatabaseAway:
             pass  # what was known before holds
         now = self.reactor.seconds()
-        for keeper in tuple(self._awake):
+        for keeper in tuple(self.awake):
             timeout = self._timeout_of(keeper)
             if timeout and keeper.may_doze and now - keeper.moved_at >= timeout:
                 keeper.doze()
@@ -128,7 +129,7 @@ class IdleWatch:
         now = self.reactor.seconds()
         if now < self._policy_until:
             return
-        if all(each.container.idle_timeout_seconds is not None for each in self._awake):
+        if all(each.container.idle_timeout_seconds is not None for each in self.awake):
             return
         self._policy_until = now + POLICY_SECONDS
         self._policy = await self.timeouts()
@@ -137,7 +138,7 @@ class IdleWatch:
         """Bytes of connections that are not ours to move: those are counted by the kernel."""
         now = self.reactor.seconds()
         due = []
-        for keeper in self._awake:
+        for keeper in self.awake:
             timeout = self._timeout_of(keeper)
             seen = self._seen.get(keeper)
             if timeout and (seen is None or now >= seen.at + timeout / SAMPLES):
