@@ -134,7 +134,7 @@ def open_house(folder: Path, *settings: str) -> Iterator[House]:
     """@param settings: of the server, as its command line has them."""
     folder.chmod(0o711)  # Postgres is to pass through, as a user of its own
     with _pool(folder) as pool:
-        given = ["--containers=auto", f"--storage={pool}", *settings]
+        given = ["--containers=auto", f"--storage={pool}", "--database=", *settings]
         try:
             with hoody_with(given, folder) as server:
                 token = next(folder.glob("data*/root-token")).read_text().strip()
