@@ -89,7 +89,7 @@ class Destination:
     @property
     def sleeps(self) -> str | None:
         keeper = self._keeper
-        if keeper.is_asleep:
+        if keeper.is_asleep or keeper.state == "dozing":
             return "paused"
         by_hand = keeper.container.status_reason == MANUAL
         return "stopped" if keeper.state == "stopped" and not by_hand else None

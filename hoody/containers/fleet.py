@@ -325,6 +325,9 @@ class Fleet:
         for keeper in tuple(self.keepers.values()):
             with contextlib.suppress(Exception):
                 await self._settled_within(keeper, max(0.0, late - self.reactor.seconds()))
+                writing: Deferred[None] = ensureDeferred(keeper.written())
+                writing.addTimeout(max(0.0, late - self.reactor.seconds()), self.reactor)
+                await writing
         for keeper in self.keepers.values():
             if keeper.run is not None:
                 keeper.run.ended = None

@@ -9,6 +9,7 @@ An open connection on which nothing moves does not.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -76,6 +77,7 @@ class IdleWatch:
         for reclaim in self._reclaims.values():
             reclaim.cancel()
         self._reclaims.clear()
+        self.awake.clear()  # a look may be in the middle of it
 
     def changed(self, keeper: Keeper) -> None:
         """It has become something else; to be called whenever it has."""
@@ -92,10 +94,6 @@ class IdleWatch:
         elif keeper in self._reclaims:
             self._reclaims.pop(keeper).cancel()
 
-    def forget_policy(self) -> None:
-        """What projects say may have changed."""
-        self._policy_until = 0.0
-
     async def _safely(self, look: Callable[[], Awaitable[None]]) -> None:
         """Whatever goes wrong with one look, the next one comes."""
         try:
@@ -108,16 +106,17 @@ class IdleWatch:
     async def _look(self) -> None:
         if not self.awake:
             return
-        try:
+        with contextlib.suppress(DatabaseAway):  # what was known before holds
             await self._learn_policy()
-            await self._sample()
-        except DatabaseAway:
-            pass  # what was known before holds
+        await self._sample()
         now = self.reactor.seconds()
         for keeper in tuple(self.awake):
-            timeout = self._timeout_of(keeper)
-            if timeout and keeper.may_doze and now - keeper.moved_at >= timeout:
+            if self._may_sleep(keeper, now):
                 keeper.doze()
+
+    def _may_sleep(self, keeper: Keeper, now: float) -> bool:
+        timeout = self._timeout_of(keeper)
+        return 0 < timeout <= now - keeper.moved_at and keeper.may_doze
 
     def _timeout_of(self, keeper: Keeper) -> float:
         own = keeper.container
@@ -135,17 +134,24 @@ class IdleWatch:
         self._policy = await self.timeouts()
 
     async def _sample(self) -> None:
-        """Bytes of connections that are not ours to move: those are counted by the kernel."""
+        """
+        Bytes of connections that are not ours to move: those are counted by the kernel. It is
+        asked a last time of who would be put to sleep now.
+        """
         now = self.reactor.seconds()
         due = []
         for keeper in self.awake:
             timeout = self._timeout_of(keeper)
             seen = self._seen.get(keeper)
-            if timeout and (seen is None or now >= seen.at + timeout / SAMPLES):
+            if timeout and (
+                seen is None or now >= seen.at + timeout / SAMPLES or self._may_sleep(keeper, now)
+            ):
                 due.append(keeper)
         if not due:
             return
         for keeper, count in (await self.traffic(due)).items():
+            if keeper not in self.awake:
+                continue  # it has become something else meanwhile
             seen = self._seen.get(keeper)
             if seen is not None and seen.count != count:
                 keeper.moved_at = max(keeper.moved_at, now)
@@ -162,7 +168,7 @@ class IdleWatch:
 
     async def _reclaim_now(self, keeper: Keeper) -> None:
         if keeper.is_asleep and keeper.run is not None:
-            await deferToThread(keeper.run.cgroup.reclaim, lambda: keeper.is_asleep)
+            await deferToThread(keeper.run.cgroup.reclaim, lambda: keeper.is_left_alone)
 
     # What may have gone wrong
 

@@ -166,6 +166,14 @@ class Keeper:
         return self.state == "paused" and self.container.status_reason != MANUAL
 
     @property
+    def is_left_alone(self) -> bool:
+        """
+        Whether nobody has come since it fell asleep. To be asked from any thread: to ask the
+        machine for its state is to have it make a transition.
+        """
+        return self._sleeps
+
+    @property
     def may_doze(self) -> bool:
         """Whether nobody is there; what was written down last must be, too."""
         return (
@@ -182,7 +190,8 @@ class Keeper:
     def release(self) -> None:
         self.held = False
         self._settled()
-        if self._wanted:
+        wanted, self._wanted = self._wanted, False
+        if wanted:
             self.wake()
 
     @contextlib.contextmanager
@@ -218,6 +227,12 @@ class Keeper:
             ) from None
         self._origin = origin
         return order.done
+
+    async def written(self) -> None:
+        """Wait until all that has been done to it is written down."""
+        self.has_woken(None)
+        await self._writes.acquire()
+        self._writes.release()
 
     async def settled(self) -> None:
         """Wait until nothing is being done to it."""
@@ -264,15 +279,20 @@ class Keeper:
             actor=IDLE_TIMER, began=self.around.reactor.seconds(), by_hand=False, grace=0
         )
         order.done.addErrback(lambda _: None)
+        self._wanted = False
         self.ask("doze", order)
+        self._sleeps = True  # who comes from now on has to be noticed
 
     async def _doze(self, order: Order) -> None:
+        wanted, self._wanted = self._wanted, False
+        if wanted:  # somebody came in the turn before this
+            self.life.failed()
+            return
         run = self.run
         assert run is not None
         since = moment(self.moved_at)
         try:
             self._freezing = Deferred.fromCoroutine(run.cgroup.freeze(self.around.reactor))
-            self._sleeps = True
             await self._freezing
         except CancelledError:  # somebody has come
             self.life.failed()
@@ -300,6 +320,9 @@ class Keeper:
         """Have it go on at once, if it sleeps."""
         if self._freezing is not None:
             self._freezing.cancel()
+            return
+        if self.state == "dozing":
+            self._wanted = True  # it is about to be put to sleep
             return
         if not self.is_asleep:
             return
@@ -381,13 +404,15 @@ class Keeper:
         """
         if self.run is None or self.run.over or not self.is_settled:
             return
+        if (self.state == "paused") is is_frozen:
+            return
         if self.run.cgroup.stands_still is not is_frozen:
             return  # it has changed since
-        if self.state == "running" and is_frozen:
+        if is_frozen:
             _log.warn("{name} stood still, and goes on now", name=self.container.name)
             with contextlib.suppress(OSError):
                 self.run.cgroup.thaw()
-        elif self.state == "paused" and not is_frozen:
+        else:
             _log.warn("{name} went on, and stands still now", name=self.container.name)
             freezing = ensureDeferred(self.run.cgroup.freeze(self.around.reactor))
             freezing.addErrback(lambda _: None)
@@ -540,6 +565,7 @@ class Keeper:
         )
 
     def ended(self) -> None:
+        self.has_woken(None)  # it is told before what comes now
         order = Order(
             actor="container", began=self.around.reactor.seconds(), by_hand=False, grace=0
         )

@@ -20,12 +20,15 @@ import pytest_twisted
 from attrs import define, field
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import Clock
 
 from hoody.audit.events import Filter
 from hoody.containers import fleet as fleets
 from hoody.containers import keeper as keepers
 from hoody.containers.container import Container, Incarnation, Status
+from hoody.containers.destinations import Destination
 from hoody.containers.fleet import Fleet
+from hoody.containers.idle import IdleWatch
 from hoody.containers.merging import Merging
 from hoody.containers.runtime import RuntimeFailed
 from hoody.errors import Conflict, DatabaseAway, HoodyError, NotWrittenYet
@@ -68,6 +71,7 @@ class World:
     fault: str = ""
     dead: bool = False
     away: int = 0
+    goes_on: bool | None = None
     _lock: threading.Lock = field(factory=threading.Lock)
     _pids: Any = field(factory=lambda: itertools.count(1000))
 
@@ -131,6 +135,10 @@ class Cgroup:
         self.world.frozen.discard(self.container_id)
         self.world.step("thawed")
 
+    def reclaim(self, goes_on: Callable[[], bool]) -> None:
+        """In a thread."""
+        self.world.goes_on = goes_on()
+
 
 @define(eq=False)
 class Run:
@@ -189,11 +197,11 @@ class Runtime:
     async def sweep(self, known: set[str]) -> list[str]:
         return []
 
-    def log_file(self, container_id: str) -> Path:
-        return self.state / container_id
-
     def prepare(self) -> None:
         pass
+
+    def log_file(self, container_id: str) -> Path:
+        return Path("/nowhere") / container_id
 
 
 @define(eq=False, slots=False)
@@ -508,3 +516,123 @@ async def test_a_start_that_breaks_is_not_for_ever() -> None:
     assert fleet.part()["status"] == "off"
     with pytest.raises(HoodyError, match="server's log"):
         fleet.check()
+
+
+# Sleep
+
+
+async def _one_that_runs() -> tuple[World, Store, Fleet, keepers.Keeper]:
+    world = World()
+    store = Store(world=world)
+    await _with_one(world, store, "running")
+    fleet = server(world, store)
+    await fleet.start()
+    return world, store, fleet, fleet.keepers["a"]
+
+
+async def _fall_asleep(fleet: Fleet, keeper: keepers.Keeper) -> None:
+    keeper.doze()
+    await _settled(fleet)
+    await keeper.written()
+    assert keeper.is_asleep
+
+
+@_case
+async def test_a_byte_in_the_turn_before_it_would_stand_still_keeps_it_awake() -> None:
+    world, store, fleet, keeper = await _one_that_runs()
+    keeper.doze()
+    keeper.touch()
+    await _settled(fleet)
+    assert not world.frozen
+    assert await _check(world, fleet, store) == {"a": "running"}
+    await _fall_asleep(fleet, keeper)
+    keeper.touch()
+    assert not world.frozen
+
+
+@_case
+async def test_a_probe_does_not_wake_one_that_is_falling_asleep() -> None:
+    _, _, fleet, keeper = await _one_that_runs()
+    destination = Destination(fleet, keeper)
+    assert destination.sleeps is None
+    keeper.doze()
+    assert destination.sleeps == "paused"
+    await _settled(fleet)
+    assert destination.sleeps == "paused"
+
+
+@_case
+async def test_one_that_ends_as_it_wakes_is_told_of_in_order() -> None:
+    world, store, fleet, keeper = await _one_that_runs()
+    await _fall_asleep(fleet, keeper)
+    keeper.wake()
+    world.end("a")
+    keeper.ended()
+    await _settled(fleet)
+    assert await _check(world, fleet, store) == {"a": "failed"}
+    assert keeper.container.status_reason == "its main process ended, nobody knows how"
+    assert keeper.container.wake_count == 1
+    assert await _events(store) == [
+        "container.paused",
+        "container.woken",
+        "container.failed",
+    ]
+
+
+@_case
+async def test_a_server_that_stops_writes_down_who_has_just_woken() -> None:
+    _, store, fleet, keeper = await _one_that_runs()
+    await _fall_asleep(fleet, keeper)
+    keeper.wake()
+    await fleet.stop()
+    async with store.transaction() as transaction:
+        (found,) = await transaction.containers.of_server("s" * 24)
+    assert found.status is Status.RUNNING
+    assert found.wake_count == 1
+
+
+@_case
+async def test_a_thread_does_not_ask_the_machine_whether_it_sleeps() -> None:
+    """That is a transition: the thread could undo one that has been made meanwhile."""
+    world, _, fleet, keeper = await _one_that_runs()
+    here, life = threading.get_ident(), keeper.life
+
+    class OnlyHere:
+        def __getattr__(self, name: str) -> Any:
+            assert threading.get_ident() == here
+            return getattr(life, name)
+
+    guarded: Any = OnlyHere()
+    keeper.life = guarded
+    await _fall_asleep(fleet, keeper)
+    for _ in range(500):
+        if world.goes_on is not None:
+            break
+        await sleep(reactor, 0.001)
+    assert world.goes_on is True
+
+
+@_case
+async def test_bytes_just_before_it_would_be_put_to_sleep_are_seen() -> None:
+    _, _, fleet, keeper = await _one_that_runs()
+    clock, count = Clock(), 0
+
+    async def traffic(given: list[keepers.Keeper]) -> dict[keepers.Keeper, int]:
+        return dict.fromkeys(given, count)
+
+    async def timeouts() -> dict[str, int]:
+        return {keeper.container.project_id: 8}
+
+    watch = IdleWatch(clock, lambda: [keeper], timeouts, traffic, 10)
+    watch.start()
+    watch.changed(keeper)
+    keeper.moved_at = 0.0
+    clock.pump([0.5] * 15)  # the last look before it is 7.5 s
+    count = 1
+    clock.pump([0.5] * 15)
+    assert keeper.state == "running"
+    clock.pump([0.5] * 2)
+    assert keeper.state == "dozing"
+    watch.stop()
+    await _settled(fleet)
+    assert not clock.getDelayedCalls()
