@@ -70,6 +70,9 @@ class IDoor(Interface):
     def may_ask() -> bool:
         """Whether one more request may be made now; it is counted then."""
 
+    def moved() -> None:
+        """Something goes in or out by it."""
+
     def left(protocol: IProtocol) -> None:
         """This connection, which came in by it, is closed."""
 

@@ -98,6 +98,7 @@ class Fleet:
             self._traffic,
             self.reclaim_after,
         )
+        self.network.moved = self._moved_by_door
 
     # The server's own life
 
@@ -373,6 +374,11 @@ class Fleet:
     async def _traffic(self, keepers: list[Keeper]) -> dict[Keeper, int]:
         counted = await self.network.traffic([keeper.container for keeper in keepers])
         return {keeper: counted[keeper.container.id] for keeper in keepers}
+
+    def _moved_by_door(self, container_id: str) -> None:
+        keeper = self.keepers.get(container_id)
+        if keeper is not None:
+            keeper.touch()
 
     # What keepers need
 

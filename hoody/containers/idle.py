@@ -26,7 +26,7 @@ from hoody.errors import DatabaseAway
 LOOK_SECONDS = 0.5
 """How often it is looked whether somebody may sleep: so much later than asked for it does."""
 POLICY_SECONDS = 5.0
-"""For how long is believed what projects say of their containers."""
+"""For how long is believed what projects say of their containers, while none is to sleep."""
 SAMPLES = 8
 """How often, within the time after which one may sleep, its traffic is looked at."""
 MEND_SECONDS = 60.0
@@ -126,9 +126,11 @@ class IdleWatch:
 
     async def _learn_policy(self) -> None:
         now = self.reactor.seconds()
-        if now < self._policy_until:
-            return
-        if all(each.container.idle_timeout_seconds is not None for each in self.awake):
+        theirs = [each for each in self.awake if each.container.idle_timeout_seconds is None]
+        # They are asked a last time, too.
+        if not theirs or not (
+            now >= self._policy_until or any(self._may_sleep(each, now) for each in theirs)
+        ):
             return
         self._policy_until = now + POLICY_SECONDS
         self._policy = await self.timeouts()

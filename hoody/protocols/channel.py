@@ -222,6 +222,7 @@ class Channel(HTTPChannel):
     # Parsing
 
     def dataReceived(self, data: bytes) -> None:
+        self.stir()
         if self._lingering:
             self._discard(data)
             return
@@ -414,11 +415,17 @@ class Channel(HTTPChannel):
         if sockets.has_unsent(plain):
             plain.doWrite()
 
+    def stir(self) -> None:
+        """Something goes in or out: whose own door that is has to be awake for it."""
+        if self.door is not None:
+            self.door.moved()
+
     def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
         """As Twisted's, but one piece: some sixty would be looked at one by one."""
         lines = [b"%b %b %b" % (version, code, reason)]
         for name, values in headers.getAllRawHeaders():
             lines += [b"%b: %b" % (name, value) for value in values]
+        self.stir()
         self.transport.write(b"\r\n".join([*lines, b"", b""]))
 
     @property
@@ -445,6 +452,7 @@ class Channel(HTTPChannel):
         self.writeSequence((data,))
 
     def writeSequence(self, iovec: Sequence[bytes]) -> None:
+        self.stir()
         rest = self._promptness.write(iovec) if self._promptness is not None else iovec
         if rest:
             super().writeSequence(rest)

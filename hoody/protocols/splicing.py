@@ -115,6 +115,7 @@ class Sink:
     _tap: Tap
     _drained: Callable[[], None] | None = field(default=None, init=False)
     _pipe: KernelPipe | None = field(default=None, init=False)
+    _stir: Callable[[], None] = field(init=False)
 
     def begin(self, drained: Callable[[], None]) -> None:
         """
@@ -122,6 +123,7 @@ class Sink:
             at once has been sent.
         """
         self._drained = drained
+        self._stir = self._tap.wire.channel.stir
         self._tap.divert("doWrite", self._do_write)
 
     @property
@@ -141,6 +143,7 @@ class Sink:
 
         @param body: how many bytes in it are of the body itself.
         """
+        self._stir()
         self._tap.wire.sentLength += body
         self._pipe = pipe
         if sockets.has_unsent(self._tap.descriptor) or self._send() or self._pipe:
@@ -291,6 +294,7 @@ class SplicingMover:
 
     def _splice(self) -> None:
         """Move one batch."""
+        self._source.wire.channel.stir()
         sinks = list(self._sinks.values())
         pipe, *copies = self._pipes[: len(sinks)]
         body = self._span.fill(pipe, self._source.descriptor.fileno())

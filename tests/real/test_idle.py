@@ -241,6 +241,34 @@ def test_bytes_on_its_own_ways_keep_it_awake(
         house.delete(quiet)
 
 
+def test_what_comes_by_its_own_door_wakes_it(house: House, name: str) -> None:
+    takes = (
+        'wget -qO- --header "Authorization: Bearer $TOKEN" $HOODY_URL/api/v1/pipe/$NAME | wc -c;'
+        " sleep 1000"
+    )
+    variables = {"TOKEN": house.api.token, "NAME": name}
+    row = house.create(
+        name, egress="none", idle_timeout_seconds=1, command=takes, environment_vars=variables
+    )
+    asleep(house, name)
+    url = f"{house.server.url}/api/v1/pipe/{name}"
+    with subprocess.Popen(["curl", "-sST-", url], stdin=subprocess.PIPE) as sender:
+        assert sender.stdin is not None
+        # More than is moved by other means than the kernel's, and than sockets keep.
+        for wakes in (1, 2):
+            sender.stdin.write(bytes(8 << 20))
+            sender.stdin.flush()
+            house.until(name, wake_count=wakes)
+            asleep(house, name)
+            assert cgroup(house, row).is_frozen
+        sender.stdin.close()
+        assert sender.wait(20) == 0
+    late = time.monotonic() + 10
+    while f"{16 << 20}" not in house.api.get(f"/containers/{name}/logs").body:
+        assert time.monotonic() < late
+        time.sleep(0.1)
+
+
 def test_a_command_keeps_it_awake(house: House, name: str) -> None:
     house.create(name, egress="none", idle_timeout_seconds=1)
     assert house.run(name, "sleep 2.5; echo done") == (0, "done\n")

@@ -636,3 +636,29 @@ async def test_bytes_just_before_it_would_be_put_to_sleep_are_seen() -> None:
     watch.stop()
     await _settled(fleet)
     assert not clock.getDelayedCalls()
+
+
+@_case
+async def test_what_a_project_says_now_counts_for_who_would_be_put_to_sleep() -> None:
+    _, _, _, keeper = await _one_that_runs()
+    clock, timeout, asked = Clock(), 8, 0
+
+    async def traffic(given: list[keepers.Keeper]) -> dict[keepers.Keeper, int]:
+        return dict.fromkeys(given, 0)
+
+    async def timeouts() -> dict[str, int]:
+        nonlocal asked
+        asked += 1
+        return {keeper.container.project_id: timeout}
+
+    watch = IdleWatch(clock, lambda: [keeper], timeouts, traffic, 10)
+    watch.start()
+    watch.changed(keeper)
+    keeper.moved_at = 0.0
+    clock.pump([0.5] * 15)
+    assert asked == 2
+    timeout = 0
+    clock.pump([0.5] * 60)
+    assert keeper.state == "running"
+    assert asked < 10
+    watch.stop()

@@ -38,11 +38,16 @@ _WAITING = 64
 @implementer(IDoor)
 @define(eq=False)
 class ApiDoor:
-    """One container's. Open it with L{open}, and close it when the container ends."""
+    """
+    One container's. Open it with L{open}, and close it when the container ends.
+
+    @ivar moved: called whenever something is about to go in or out: who sleeps has to wake.
+    """
 
     container_id: str
     _reactor: Any
     _serve: Callable[[IDoor], IProtocol]
+    moved: Callable[[], None]
     _allowance: Allowance = field(factory=lambda: Allowance(_RATE, _BURST), init=False)
     _port: IListeningPort = field(init=False)
     _inside: set[Any] = field(factory=set, init=False)
@@ -57,12 +62,13 @@ class ApiDoor:
         reactor: Any,
         make_socket: MakeSocket,
         serve: Callable[[IDoor], IProtocol],
+        moved: Callable[[], None],
     ) -> ApiDoor:
         """
         @param serve: makes what speaks HTTP on one connection.
         @raise Unavailable: if it cannot be; then nothing is open.
         """
-        door = cls(container_id, reactor, serve)
+        door = cls(container_id, reactor, serve, moved)
         with make_socket(socket.AF_INET, socket.SOCK_STREAM) as made:
             try:
                 # Connections of a server before us linger.

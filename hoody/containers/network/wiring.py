@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -29,11 +30,13 @@ class Network:
     """
     @ivar block: where containers have their addresses from.
     @ivar serve: makes what serves a connection by a container's own door to the API.
+    @ivar moved: told of whose door something goes through, by the container's id.
     """
 
     _reactor: Any
     block: IPv4Network
     serve: Callable[[IDoor], IProtocol] = field(init=False)
+    moved: Callable[[str], None] = field(init=False)
     _egress: Egress = field(init=False)
     _resolvers: Resolvers = field(init=False)
     _doors: dict[str, list[ApiDoor | DnsDoor]] = field(factory=dict, init=False)
@@ -66,7 +69,8 @@ class Network:
         if container.egress == NAT:
             await self._egress.connect(network.descriptor, container.number)
             doors.append(await DnsDoor.open(self._reactor, network.socket, self._resolvers))
-        doors.append(ApiDoor.open(container.id, self._reactor, network.socket, self.serve))
+        moved = partial(self.moved, container.id)
+        doors.append(ApiDoor.open(container.id, self._reactor, network.socket, self.serve, moved))
 
     async def unfurnish(self, container: Container) -> None:
         """What is of the namespace goes with it; what is ours here."""
