@@ -46,6 +46,9 @@ class _Visit:
 
     connected = moved = ended = answered
 
+    def holds_back(self, some: bool) -> None:
+        """Nor this."""
+
 
 @implementer(IDestinations, IDestination)
 @frozen

@@ -476,5 +476,11 @@ class IVisit(Interface):
     def moved() -> None:
         """Bytes have passed, this way or that."""
 
+    def holds_back(some: bool) -> None:
+        """
+        @param some: whether there are bytes for the container that it does not take, so that
+            the client has to wait with more.
+        """
+
     def ended() -> None:
         """It is over, however. Called once, and last."""

@@ -108,6 +108,7 @@ class Visit:
     """
     @ivar counts: whether it keeps the container awake for longer than it lasts.
     @ivar is_waiting: whether the answer has not begun.
+    @ivar is_over: whether it counts no more.
     """
 
     _fleet: Fleet
@@ -116,6 +117,8 @@ class Visit:
     patience: float = field(default=0.0, init=False)
     wake: tuple[str, float] | None = field(default=None, init=False)
     is_waiting: bool = field(default=True, init=False)
+    is_over: bool = field(default=False, init=False)
+    _holds_back: bool = field(default=False, init=False)
     _began: float = field(init=False)
     _found: str | None = field(default=None, init=False)
 
@@ -166,7 +169,16 @@ class Visit:
         if self.counts:
             self._keeper.touch()
 
+    def holds_back(self, some: bool) -> None:
+        # Asleep it would never take them, nor hear of more.
+        if some is not self._holds_back and not self.is_over:
+            self._holds_back = some
+            self._keeper.visits += 1 if some else -1
+            self.moved()
+
     def ended(self) -> None:
+        self.holds_back(False)
+        self.is_over = True
         if self.is_waiting:
             self.is_waiting = False
             self._keeper.visits -= 1

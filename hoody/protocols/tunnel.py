@@ -9,7 +9,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from attrs import define, field
+from twisted.internet.interfaces import IPushProducer
 from twisted.web.http_headers import Headers
+from zope.interface import implementer
 
 from hoody.protocols.channel import Reading
 
@@ -34,6 +36,8 @@ class Tunnel:
     Between a client and a container.
 
     @ivar moved: called whenever bytes have passed.
+    @ivar holds_back: told whether the client has to wait, as the container does not take what
+        there is.
     @ivar over: called when both sides have ended. One that breaks off takes the other with
         it; that is told by the request.
     """
@@ -41,13 +45,14 @@ class Tunnel:
     request: Request
     upstream: Upstream
     moved: Callable[[], None]
+    holds_back: Callable[[bool], None]
     over: Callable[[], None]
     _ends: int = field(default=0, init=False)
 
     def open(self, reason: bytes, headers: Headers) -> None:
         """@param headers: of the answer 101."""
         self.upstream.tunnel = FromContainer(self)
-        self.upstream.paced_by(Reading(self.request.channel))
+        self.upstream.paced_by(Pace(self, Reading(self.request.channel)))
         self.request.switch_protocols(reason, headers, FromClient(self))
 
     def end_one(self) -> None:
@@ -57,6 +62,26 @@ class Tunnel:
             self.upstream.tunnel = None
             self.upstream.close()
             self.over()
+
+
+@implementer(IPushProducer)
+@define(eq=False)
+class Pace:
+    """What the client sends, as fast as the container takes it."""
+
+    _tunnel: Tunnel
+    _reading: Reading
+
+    def pauseProducing(self) -> None:
+        self._tunnel.holds_back(True)
+        self._reading.pauseProducing()
+
+    def resumeProducing(self) -> None:
+        self._tunnel.holds_back(False)
+        self._reading.resumeProducing()
+
+    def stopProducing(self) -> None:
+        self._reading.stopProducing()
 
 
 @define(eq=False)

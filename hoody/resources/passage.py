@@ -200,11 +200,15 @@ class Passage:
     def pauseProducing(self) -> None:
         if self._full is None:
             self._full = self._pauses.hold()
+            if not self.is_over:
+                self.visit.holds_back(True)
 
     def resumeProducing(self) -> None:
         if self._full is not None:
             full, self._full = self._full, None
             full.release()
+            if not self.is_over:
+                self.visit.holds_back(False)
 
     def stopProducing(self) -> None:
         self.pauseProducing()
@@ -273,7 +277,13 @@ class Passage:
         assert self._upstream is not None
         self.visit.answered()
         self.is_endless = True
-        tunnel = Tunnel(self.request, self._upstream, self.visit.moved, self._tunnel_is_over)
+        tunnel = Tunnel(
+            self.request,
+            self._upstream,
+            self.visit.moved,
+            self.visit.holds_back,
+            self._tunnel_is_over,
+        )
         headers = forwarding.switching_headers(head)
         if self.visit.wake is not None:
             forwarding.tell_of_wake(headers, *self.visit.wake)

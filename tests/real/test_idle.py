@@ -207,6 +207,25 @@ def test_a_silent_connection_stays_and_a_word_wakes(house: House, name: str) -> 
     assert house.row(name)["status"] == "paused"
 
 
+def test_one_that_does_not_take_what_it_is_sent_is_not_put_to_sleep(
+    house: House, name: str
+) -> None:
+    """Who sends could not wake it: there is no room for another byte."""
+    switch = (
+        "HTTP/1.1 101 Switching Protocols\\r\\nConnection: Upgrade\\r\\nUpgrade: count\\r\\n\\r\\n"
+    )
+    takes = served(f"printf '{switch}'; sleep 3; head -c {32 << 20} | wc -c")
+    house.create(name, egress="none", idle_timeout_seconds=1, command=takes)
+    with socket.create_connection(("127.0.0.1", house.server.port), timeout=10) as client:
+        host = f"{name}.containers.hoody.localhost"
+        asked = f"GET / HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: count\r\n\r\n"
+        client.sendall(asked.encode())
+        assert client.recv(4096).startswith(b"HTTP/1.1 101 ")
+        client.sendall(bytes(32 << 20))
+        assert client.recv(4096).strip() == str(32 << 20).encode()
+    asleep(house, name)
+
+
 def test_a_silent_answer_sleeps(house: House, name: str) -> None:
     head = "HTTP/1.1 200 OK\\r\\nContent-Type: text/event-stream\\r\\n\\r\\n"
     stream = served(f"printf '{head}data: 1\\n\\n'; sleep 1000")

@@ -77,6 +77,9 @@ class Visit:
     def moved(self) -> None:
         self._count("moved")
 
+    def holds_back(self, some: bool) -> None:
+        self.counts["late"] += self.is_over
+
     def ended(self) -> None:
         self._count("ended")
         self.is_over = True
