@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from attrs import define, field
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram
@@ -18,8 +18,10 @@ LATENCY_EVERY = 0.5
 """Seconds between two looks at how late the reactor is."""
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 2.5, 10)
 
-Readings = Callable[[], dict[str, float]]
-"""Numbers by the names of their gauges, less the C{hoody_}."""
+Readings = Callable[[], Mapping[str, float | dict[str, float]]]
+"""
+Numbers by the names of their gauges, less the C{hoody_}; of one that has several, by status.
+"""
 
 
 class _Gauges(Collector):
@@ -31,7 +33,13 @@ class _Gauges(Collector):
     def collect(self) -> Iterator[Metric]:
         for readings in self._readings:
             for name, value in readings().items():
-                yield GaugeMetricFamily(f"hoody_{name}", _HELP[name], value=value)
+                if isinstance(value, dict):
+                    gauge = GaugeMetricFamily(f"hoody_{name}", _HELP[name], labels=("status",))
+                    for status, number in value.items():
+                        gauge.add_metric((status,), number)
+                    yield gauge
+                else:
+                    yield GaugeMetricFamily(f"hoody_{name}", _HELP[name], value=value)
 
 
 _HELP = {
@@ -49,6 +57,7 @@ _HELP = {
     "followers": "Who follows the events.",
     "paths_watched": "Paths that somebody watches.",
     "spectators": "Streams of progress that are open.",
+    "containers": "Containers of this server; those that sleep until somebody comes are asleep.",
     "ksm_pages_shared": "Pages of the whole machine that stand for several equal ones (KSM).",
     "ksm_pages_sharing": "How many more places have them: so many pages are saved.",
     "ksm_general_profit_bytes": "What that saves, less what the kernel needs for it.",

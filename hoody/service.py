@@ -262,7 +262,7 @@ class Hoody(Service):
             LedgerFace(self._fleet, self._settings.domain),
         )
 
-    def _readings(self) -> dict[str, float]:
+    def _readings(self) -> dict[str, float | dict[str, float]]:
         caps, pool = self.rendezvous.caps, self.database.pool
         return {
             "pipes_waiting": caps.waiting,
@@ -279,6 +279,7 @@ class Hoody(Service):
             "followers": self._events.followers,
             "paths_watched": self._watches.watched,
             "spectators": self._watches.spectators,
+            "containers": self._fleet.counts(),
             **self._fleet.merging.readings(),
         }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
@@ -40,6 +41,7 @@ TRIM_SECONDS = 1.0
 """How often logs are looked at that may have become too long."""
 TRIM_AGAIN_SECONDS = 0.1
 """And how soon again where one was."""
+COUNTED = ("running", "asleep", "stopped", "failed")
 
 _log = Logger(namespace="hoody.containers")
 
@@ -364,6 +366,15 @@ class Fleet:
             "containers": len(self.keepers),
             "running": running,
         }
+
+    def counts(self) -> dict[str, float]:
+        """How many there are by status, for C{/metrics}; those that sleep are C{asleep}."""
+        found = Counter(
+            "asleep" if keeper.is_asleep else str(keeper.container.status)
+            for keeper in self.keepers.values()
+        )
+        # Those that everybody asks for are there at 0, too.
+        return {**dict.fromkeys(COUNTED, 0), **found}
 
     # What sleep needs
 

@@ -72,7 +72,7 @@ class WebPage:
             patience=self.patience,
             bearer=self.guard.wants_token(request),
             most=queries.MAX_RECEIVERS,
-            **values,  # type: ignore[arg-type]
+            **values,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from hoody.containers.cgroups import Cgroup, Hierarchies
-from tests.support.api import issue
+from tests.support.api import Api, issue
 from tests.support.browser import OpenPage, violations
 from tests.support.containers import House
 from tests.support.postgres import Postgres
@@ -86,6 +87,45 @@ def test_the_page(house: House, open_page: OpenPage, width: int, colours: str) -
     assert not violations(page)
     if shots := os.environ.get("HOODY_SHOTS"):
         page.screenshot(path=f"{shots}/ledger-{width}.png", full_page=True)
+
+
+def test_the_page_looks_again_by_itself(house: House, open_page: OpenPage) -> None:
+    page = open_page(f"{house.server.url}/api/v1/ledger?token={house.api.token}")
+    page.evaluate("window.same = true")
+    page.get_by_role("link", name="acme").wait_for()
+    house.create("later", egress="none", start=False)
+    try:
+        # As if somebody had come back to the window.
+        page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+        page.get_by_role("link", name="later").wait_for()
+        assert "5 containers" in page.inner_text("header")
+        assert page.evaluate("window.same")
+        # Who is among the links is left there.
+        page.get_by_role("link", name="later").focus()
+        page.evaluate("window.asked = 0; window.fetch = async () => { asked += 1; return {} }; 0")
+        look = "document.dispatchEvent(new Event('visibilitychange')); window.asked"
+        assert page.evaluate(look) == 0
+        page.evaluate("document.activeElement.blur()")
+        assert page.evaluate(look) >= 1
+    finally:
+        with contextlib.suppress(AssertionError):
+            house.delete("later")
+
+
+def test_without_scripts_it_is_the_same(house: House, open_page: OpenPage) -> None:
+    url = f"{house.server.url}/api/v1/ledger?token={house.api.token}"
+    page = open_page(url, width=390, javascript=False)
+    assert "If nothing were shared" in page.locator("table").inner_text()
+
+
+def test_metrics_count_them(house: House) -> None:
+    page = Api(house.server.url, None).get("/metrics").body
+    found = [line for line in page.splitlines() if line.startswith("hoody_containers{")]
+    counted = dict(line.split() for line in found)
+    assert counted == {
+        f'hoody_containers{{status="{status}"}}': "1.0"
+        for status in ("running", "asleep", "stopped", "failed")
+    }
 
 
 def test_the_same_as_json_without_saying_so(house: House) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from twisted.internet.defer import ensureDeferred
+from twisted.internet.task import Clock
+from twisted.web.test.requesthelper import DummyRequest
 
 from hoody.containers.container import Status
 from hoody.containers.ledger import Entry, Sums, taken, unshared
-from hoody.resources.api.ledger import in_words, state_of
+from hoody.resources import html
+from hoody.resources.api.ledger import Line, in_words, state_of
 
 
 def entry(name: str, image: str = "i", **more: Any) -> Entry:
@@ -72,3 +77,32 @@ def test_how_long_is_said_in_one_unit(seconds: float, words: str) -> None:
 )
 def test_states_in_words(fields: dict[str, Any], words: str, kind: str) -> None:
     assert state_of(entry("a", **fields)) == (words, kind)
+
+
+def test_others_have_their_turns_while_a_long_page_is_made() -> None:
+    clock, request = Clock(), DummyRequest([])
+    words = ("memory", "disk", "memory_unshared", "disk_unshared", "asleep", "now")
+
+    def lines() -> Iterator[Line]:
+        for number in range(1000):
+            clock.rightNow += 0.0005  # as long as one takes on a slow machine
+            yield Line(f"c-{number}.", "/", "idle 3 weeks", "asleep", "1", "2", "3")
+
+    making = html.show_in_turns(
+        clock,
+        request,  # type: ignore[arg-type]
+        "ledger.html",
+        style=("look.css",),
+        lines=lines(),
+        count=1000,
+        **dict.fromkeys(words, "0"),
+    )
+    done = ensureDeferred(making)
+    longest, before = clock.seconds(), 0.0
+    while not done.called:
+        before = clock.seconds()
+        clock.advance(0)
+        longest = max(longest, clock.seconds() - before)
+    assert longest < 0.01
+    text = b"".join(request.written)
+    assert all(b"c-%d." % number in text for number in range(1000))

@@ -85,7 +85,7 @@ class LedgerFace:
         entries = await self._entries(call)
         taken, unshared = ledger.taken(entries), ledger.unshared(entries)
         if preferred(call.request, (JSON, HTML)) == HTML:
-            self._show(call, entries)
+            await self._show(call, entries)
             return None
         return Ledger(
             containers=[
@@ -117,13 +117,16 @@ class LedgerFace:
         found: list[Entry] = await deferToThread(ledger.read, looks, fleet.storage)
         return sorted(found, key=lambda each: (-(each.idle_seconds or 0), each.name))
 
-    def _show(self, call: Call, entries: list[Entry]) -> None:
+    async def _show(self, call: Call, entries: list[Entry]) -> None:
         taken, unshared = ledger.taken(entries), ledger.unshared(entries)
-        html.show(
+        await html.show_in_turns(
+            self._fleet.reactor,
             call.request,
             "ledger.html",
             style=("look.css", "ledger.css"),
-            lines=[line_of(call, each, self._domain) for each in entries],
+            script=("ledger.js",),
+            count=len(entries),
+            lines=(line_of(call, each, self._domain) for each in entries),
             asleep=sum(each.is_asleep for each in entries),
             memory=size_in_words(taken.memory),
             disk=size_in_words(taken.disk),
