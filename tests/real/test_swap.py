@@ -37,7 +37,9 @@ def _devices() -> set[str]:
 
 
 def _swaps() -> list[list[str]]:
-    return [line.split() for line in SWAPS.read_text().splitlines() if "/dev/zram" in line]
+    """Name, kind, size and priority of each."""
+    found = [line.split() for line in SWAPS.read_text().splitlines() if "/dev/zram" in line]
+    return [[*each[:3], each[-1]] for each in found]
 
 
 def test_a_server_makes_one_and_the_next_leaves_it(
