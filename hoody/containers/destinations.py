@@ -157,7 +157,7 @@ class Visit:
         took = (self._fleet.reactor.seconds() - self._began) * 1000
         self._fleet.woke(self._found, took / 1000)
         self.wake, self._found = (self._found, took), None
-        self._keeper.has_woken(took)
+        self._keeper.sleep.has_woken(took)
 
     def answered(self) -> None:
         if self.is_waiting:

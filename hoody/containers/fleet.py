@@ -18,11 +18,12 @@ from twisted.logger import Logger
 
 from hoody.containers.container import MANUAL, Container, Status
 from hoody.containers.idle import IdleWatch
-from hoody.containers.keeper import Keeper, Order
+from hoody.containers.keeper import Keeper
 from hoody.containers.lifecycle import Task
 from hoody.containers.merging import Merging
 from hoody.containers.network.apidoor import URL
 from hoody.containers.network.wiring import Network
+from hoody.containers.orders import Order
 from hoody.containers.runtime import Run, Runtime, boot_id
 from hoody.containers.spec import MEMORY
 from hoody.containers.storage import NoStorage, Storage
@@ -316,7 +317,9 @@ class Fleet:
             if status is Status.STOPPED and found.status is not status:
                 data: dict[str, object] = {"reason": reason}
                 order = self.order(ACTOR)
-                transaction.record(keeper.event("container.stopped", order, self.now, 0.0, data))
+                transaction.record(
+                    keeper.record.event("container.stopped", order, self.now, 0.0, data)
+                )
         keeper.container = changed
 
     async def stop(self) -> None:
@@ -435,7 +438,7 @@ class Fleet:
         self._labels = {name: one for name, one in self._labels.items() if one is not keeper}
 
     def _keep(self, container: Container) -> Keeper:
-        keeper = Keeper(self, container)
+        keeper = Keeper.of(self, container)
         self.keepers[container.id] = keeper
         self._labels |= dict.fromkeys(container.labels, keeper)
         return keeper
@@ -542,10 +545,10 @@ class Fleet:
     async def operate(self, keeper: Keeper, operation: str, order: Order) -> None:
         """@raise Conflict: if it makes no sense now, or something else is being done."""
         if keeper.state == "dozing":
-            keeper.wake()
+            keeper.sleep.wake()
             await keeper.settled()
         if operation == "pause" and not keeper.held:
-            keeper.wake()  # from now on it is to stand still for all
+            keeper.sleep.wake()  # from now on it is to stand still for all
         if not keeper.is_settled:
             raise Conflict(
                 f"The container {keeper.container.name!r} is {keeper.state} just now; ask again"
@@ -571,7 +574,7 @@ class Fleet:
                     await self._settled_within(keeper, late - self.reactor.seconds())
                 continue
             if keeper.is_asleep:
-                keeper.wake()
+                keeper.sleep.wake()
                 continue
             by_hand = keeper.container.status_reason == MANUAL
             if state == "paused":

@@ -1,6 +1,6 @@
 """
 Containers that nobody has come to for a while are put to sleep: they stand still, and give
-their memory back. Whoever comes next wakes them (L{Keeper.wake}).
+their memory back. Whoever comes next wakes them (L{Sleep.wake}).
 
 What counts as coming is in the contract: requests that wait for their answer, bytes through
 the gateway, through the container's own door and its way out, and commands that run in it.
@@ -112,7 +112,7 @@ class IdleWatch:
         now = self.reactor.seconds()
         for keeper in tuple(self.awake):
             if self._may_sleep(keeper, now):
-                keeper.doze()
+                keeper.sleep.doze()
 
     def _may_sleep(self, keeper: Keeper, now: float) -> bool:
         timeout = self._timeout_of(keeper)
@@ -170,7 +170,7 @@ class IdleWatch:
 
     async def _reclaim_now(self, keeper: Keeper) -> None:
         if keeper.is_asleep and keeper.run is not None:
-            await deferToThread(keeper.run.cgroup.reclaim, lambda: keeper.is_left_alone)
+            await deferToThread(keeper.run.cgroup.reclaim, lambda: keeper.sleep.is_noticed)
 
     # What may have gone wrong
 
@@ -181,7 +181,7 @@ class IdleWatch:
             lambda: [each for each in found if each.run and each.run.cgroup.stands_still]
         )
         for keeper in found:
-            keeper.mend(is_frozen=keeper in frozen)
+            keeper.sleep.mend(is_frozen=keeper in frozen)
 
 
 @define

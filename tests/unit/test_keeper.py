@@ -25,6 +25,7 @@ from twisted.internet.task import Clock
 from hoody.audit.events import Filter
 from hoody.containers import fleet as fleets
 from hoody.containers import keeper as keepers
+from hoody.containers import record
 from hoody.containers.container import Container, Incarnation, Status
 from hoody.containers.destinations import Destination
 from hoody.containers.fleet import Fleet
@@ -322,7 +323,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (fleets, keepers):
         monkeypatch.setattr(module, "boot_id", lambda: BOOT, raising=False)
     monkeypatch.setattr(fleets, "DATABASE_PAUSE", 0.001)
-    monkeypatch.setattr(keepers, "_DATABASE_PAUSE", 0.001)
+    monkeypatch.setattr(record, "_DATABASE_PAUSE", 0.001)
 
 
 async def _settled(fleet: Fleet) -> None:
@@ -531,7 +532,7 @@ async def _one_that_runs() -> tuple[World, Store, Fleet, keepers.Keeper]:
 
 
 async def _fall_asleep(fleet: Fleet, keeper: keepers.Keeper) -> None:
-    keeper.doze()
+    keeper.sleep.doze()
     await _settled(fleet)
     await keeper.written()
     assert keeper.is_asleep
@@ -540,7 +541,7 @@ async def _fall_asleep(fleet: Fleet, keeper: keepers.Keeper) -> None:
 @_case
 async def test_a_byte_in_the_turn_before_it_would_stand_still_keeps_it_awake() -> None:
     world, store, fleet, keeper = await _one_that_runs()
-    keeper.doze()
+    keeper.sleep.doze()
     keeper.touch()
     await _settled(fleet)
     assert not world.frozen
@@ -555,7 +556,7 @@ async def test_a_probe_does_not_wake_one_that_is_falling_asleep() -> None:
     _, _, fleet, keeper = await _one_that_runs()
     destination = Destination(fleet, keeper)
     assert destination.sleeps is None
-    keeper.doze()
+    keeper.sleep.doze()
     assert destination.sleeps == "paused"
     await _settled(fleet)
     assert destination.sleeps == "paused"
@@ -565,7 +566,7 @@ async def test_a_probe_does_not_wake_one_that_is_falling_asleep() -> None:
 async def test_one_that_ends_as_it_wakes_is_told_of_in_order() -> None:
     world, store, fleet, keeper = await _one_that_runs()
     await _fall_asleep(fleet, keeper)
-    keeper.wake()
+    keeper.sleep.wake()
     world.end("a")
     keeper.ended()
     await _settled(fleet)
@@ -583,7 +584,7 @@ async def test_one_that_ends_as_it_wakes_is_told_of_in_order() -> None:
 async def test_a_server_that_stops_writes_down_who_has_just_woken() -> None:
     _, store, fleet, keeper = await _one_that_runs()
     await _fall_asleep(fleet, keeper)
-    keeper.wake()
+    keeper.sleep.wake()
     await fleet.stop()
     async with store.transaction() as transaction:
         (found,) = await transaction.containers.of_server("s" * 24)

@@ -16,7 +16,8 @@ from hoody.containers.container import DOOR_PORT, PORT, Container, Status, Volum
 from hoody.containers.elsewhere import Owner
 from hoody.containers.fleet import Fleet
 from hoody.containers.image import Image, ImageStatus
-from hoody.containers.keeper import Keeper, Order
+from hoody.containers.keeper import Keeper
+from hoody.containers.orders import Order
 from hoody.containers.storage import trouble
 from hoody.errors import (
     CallerError,
