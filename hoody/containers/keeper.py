@@ -141,7 +141,7 @@ class Keeper:
         @return: fires when it is done.
         @raise Conflict: if it makes no sense now.
         """
-        self.sleep.has_woken(None)  # it is told before what comes now
+        self.sleep.tell_of_wake()  # it is told before what comes now
         origin = self.state
         try:
             getattr(self.life, operation)(order)
@@ -155,7 +155,7 @@ class Keeper:
 
     async def written(self) -> None:
         """Wait until all that has been done to it is written down."""
-        self.sleep.has_woken(None)
+        self.sleep.tell_of_wake()
         await self.record.written()
 
     async def settled(self) -> None:
@@ -346,7 +346,7 @@ class Keeper:
         )
 
     def ended(self) -> None:
-        self.sleep.has_woken(None)  # it is told before what comes now
+        self.sleep.tell_of_wake()  # it is told before what comes now
         order = Order(actor="container", began=self.reactor.seconds(), by_hand=False, grace=0)
         order.done.addErrback(lambda _: None)
         self.life.ended(order)

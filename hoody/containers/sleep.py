@@ -11,7 +11,7 @@ import contextlib
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from attrs import define, evolve, field, frozen
+from attrs import define, evolve, field
 from twisted.internet.defer import CancelledError, Deferred, ensureDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 IDLE_TIMER = "idle timer"
 """Who puts to sleep, as the audit names it."""
 WAKE_TELLS = 0.25
-"""Seconds after which a wake is written down, if nobody has said by then how long it took."""
+"""
+Seconds after which a wake is written down: not sooner, as the answer to whom it was for is
+on its way just then.
+"""
 
 _log = Logger(namespace="hoody.containers")
 
 
-@frozen
+@define
 class Wake:
     """
     Somebody has come to one that slept.
@@ -39,11 +42,14 @@ class Wake:
     @ivar began: when, by the reactor's clock.
     @ivar asleep: since when nobody had.
     @ivar tell: what will write it down, if nothing does before.
+    @ivar took: milliseconds from the request to the container's taking the connection; C{None}
+        while nobody knows.
     """
 
     began: float
     asleep: datetime | None
     tell: IDelayedCall
+    took: float | None = None
 
 
 @define(eq=False)
@@ -128,7 +134,7 @@ class Sleep:
         self._wake = Wake(
             began=now,
             asleep=own.idle_since,
-            tell=self._keeper.reactor.callLater(WAKE_TELLS, self.has_woken, None),
+            tell=self._keeper.reactor.callLater(WAKE_TELLS, self.tell_of_wake),
         )
         self._keeper.record.unwritten += 1
         self._keeper.container = evolve(
@@ -136,24 +142,25 @@ class Sleep:
         )
         self._keeper.life.woke()
 
-    def has_woken(self, milliseconds: float | None) -> None:
-        """
-        It has been woken, and that is to be written down.
+    def has_woken(self, milliseconds: float) -> None:
+        """@param milliseconds: see L{Wake}."""
+        if self._wake is not None:
+            self._wake.took = milliseconds
 
-        @param milliseconds: from the request to the container's taking the connection.
-        """
+    def tell_of_wake(self) -> None:
+        """If it has been woken, and that is not written down, now is the time."""
         wake, self._wake = self._wake, None
         if wake is None:
             return
         self._keeper.record.unwritten -= 1
         if wake.tell.active():
             wake.tell.cancel()
-        if milliseconds is None:
-            milliseconds = (self._keeper.reactor.seconds() - wake.began) * 1000
         run, own = self._keeper.run, self._keeper.container
         if run is None or self._keeper.state != "running":
             return  # more has come of it since
-        now = moment(self._keeper.reactor.seconds())
+        seconds = self._keeper.reactor.seconds()
+        now = moment(seconds)
+        took = (seconds - wake.began) * 1000 if wake.took is None else wake.took
         order = Order(actor="request", began=wake.began, by_hand=False, grace=0)
         order.done.addErrback(lambda _: None)
         data: dict[str, object] = {}
@@ -170,7 +177,7 @@ class Sleep:
                     "idle_since": None,
                     "last_activity_at": now,
                     "wake_count": own.wake_count + 1,
-                    "last_wake_ms": round(milliseconds, 3),
+                    "last_wake_ms": round(took, 3),
                 },
             ),
             order,
