@@ -97,7 +97,7 @@ def test_what_is_mounted_is_not_mounted_again(house: House, name: str) -> None:
         house.start()
         assert len(house.loop_devices) == 1
         assert _mounts(house) == 1
-        assert house.pids(row["id"]) == pids
+        house.still_runs(row["id"], pids)
 
 
 def _mounts(house: House) -> int:

@@ -102,7 +102,7 @@ def test_it_sleeps_and_the_first_request_wakes_it(house: House, name: str) -> No
     awake = house.until(name, status="running", wake_count=1)
     assert awake["idle_since"] is None
     assert awake["last_wake_ms"] > 0
-    assert house.pids(row["id"]) == pids
+    house.still_runs(row["id"], pids)
     events = house.api.get(f"/events?container_id={row['id']}&sort_order=asc").data["events"]
     told = {each["event_type"]: each for each in events}
     assert told["container.paused"]["actor"] == "idle timer"
@@ -423,7 +423,7 @@ def test_asleep_through_a_kill_of_the_server(house: House, name: str) -> None:
             assert time.monotonic() < late
             time.sleep(0.05)
         assert headers(house, name)["x-hoody-wake"].startswith("paused")
-        assert house.pids(row["id"]) == pids
+        house.still_runs(row["id"], pids)
     finally:
         house.delete(f"{name}-o")
 

@@ -228,6 +228,13 @@ class House:
                     found += [int(line) for line in procs.read_text().split()]
         return sorted(set(found))
 
+    def still_runs(self, container_id: str, pids: list[int]) -> None:
+        """Just these are in it, but for what ends just now, as a child does that has answered."""
+        late = time.monotonic() + 5
+        while (now := self.pids(container_id)) != pids:
+            assert time.monotonic() < late, (now, pids)
+            time.sleep(0.02)
+
     @property
     def left(self) -> dict[str, list[str]]:
         """All that there is of containers on this machine that is this server's."""
