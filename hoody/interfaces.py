@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hoody.pipes.watching import Letter
     from hoody.projects import Project
     from hoody.protocols.request import Request
+    from hoody.snapshots.snapshot import Snapshot
 
 
 class IIntake(Interface):
@@ -360,6 +361,41 @@ class IImages(Interface):
         """@raise hoody.errors.InUse: if a container is made of it."""
 
 
+class ISnapshots(Interface):
+    """The snapshots that there are, of the containers of all servers."""
+
+    async def add(snapshot: Snapshot) -> None:
+        """
+        It may be there already.
+
+        @raise hoody.errors.Taken: if another of its container has the name or the alias.
+        """
+
+    async def find(container_id: str, name: str) -> Snapshot | None:
+        """One, by its name or its alias."""
+
+    async def of_container(container_id: str) -> list[Snapshot]:
+        """Newest first."""
+
+    async def of_server(server_id: str) -> list[Snapshot]:
+        """Those of all containers that it has."""
+
+    async def unread(server_id: str) -> list[Snapshot]:
+        """Those of them whose digest nobody knows yet, oldest first."""
+
+    async def expired(server_id: str, now: datetime) -> list[Snapshot]:
+        """Those of them whose time is over."""
+
+    async def counts(container_ids: list[str]) -> dict[str, int]:
+        """How many these have, what restores have replaced aside; none is not there."""
+
+    async def change(snapshot: Snapshot) -> None:
+        """@raise hoody.errors.Taken: if another of its container has the name or the alias."""
+
+    async def remove(snapshot_id: str) -> None:
+        """It may be gone already."""
+
+
 class IServers(Interface):
     """The servers of this database."""
 
@@ -380,6 +416,7 @@ class ITransaction(Interface):
     containers: IContainers = Attribute("L{IContainers}")
     images: IImages = Attribute("L{IImages}")
     servers: IServers = Attribute("L{IServers}")
+    snapshots: ISnapshots = Attribute("L{ISnapshots}")
 
     async def secret(name: str, fresh: bytes) -> bytes:
         """What all servers of this database know under C{name}: C{fresh}, if nothing yet."""

@@ -69,6 +69,7 @@ from hoody.resources.api.images import ImagesFace
 from hoody.resources.api.inside import InsideFace
 from hoody.resources.api.ledger import LedgerFace
 from hoody.resources.api.operations import Operation
+from hoody.resources.api.snapshots import SnapshotsFace
 from hoody.resources.doors import Doors
 from hoody.resources.gateway import GatewayFace
 from hoody.resources.guard import Guard, PipeGuard
@@ -78,6 +79,10 @@ from hoody.resources.progress import ProgressFace, encode
 from hoody.resources.root import Root, containers_suffix, witness_request
 from hoody.resources.upload import Uploads
 from hoody.settings import Settings, declared, flag, mask
+from hoody.snapshots import upkeep
+from hoody.snapshots.catalogue import Catalogue
+from hoody.snapshots.reading import Reading
+from hoody.snapshots.upkeep import Upkeep
 from hoody.store import databases
 from hoody.store.migrations import SchemaRefused
 from hoody.store.postgres import EVENTS
@@ -120,6 +125,10 @@ class Hoody(Service):
         self._keyring = Keyring(self.database, reactor)
         self._fleet = make_fleet(reactor, settings, self._data_dir, self.database)
         self._fleet.has_room = self._descriptors.is_for_containers
+        self._catalogue = Catalogue(
+            reactor, self.database, self._fleet, Reading(reactor, self._fleet.states)
+        )
+        self._upkeep = Upkeep(reactor, self._catalogue, min(upkeep.EVERY, settings.sweep))
         self._feed = Feed()
         self._journal = Journal(self.database, reactor, Spool(self._data_dir.journal), self._learn)
         self._retention = Retention(
@@ -251,13 +260,16 @@ class Hoody(Service):
         )
 
     def _operations(self) -> list[Operation]:
-        containers = ContainersFace(self.database, self._fleet, self._settings.domain, self._name)
+        containers = ContainersFace(
+            self.database, self._fleet, self._catalogue, self._settings.domain, self._name
+        )
         return catalogue(
             self.database,
             self._keyring,
             self._events,
             containers,
             InsideFace(self.database, self._fleet, containers),
+            SnapshotsFace(self.database, self._catalogue, containers),
             self._images,
             LedgerFace(self._fleet, self._settings.domain),
         )
@@ -352,8 +364,13 @@ class Hoody(Service):
                 return
             _log.error("starting without the database: {reason}", reason=away.reason)
         if self.running and not self._hopeless:
-            ensureDeferred(self._fleet.start())
+            ensureDeferred(self._start_fleet())
             await self._listen()
+
+    async def _start_fleet(self) -> None:
+        await self._fleet.start()
+        if self.running:
+            self._upkeep.start()
 
     async def _furnish(self) -> None:
         """What must be in the database before anybody asks."""
@@ -435,6 +452,7 @@ class Hoody(Service):
         for channel in tuple(self.site.connections):
             channel.loseConnection()
         await self._until(lambda: not self.site.connections)
+        self._upkeep.stop()
         await self._fleet.stop()
         await self._journal.stop()
         await self._unfinished.stop()

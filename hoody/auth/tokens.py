@@ -27,7 +27,7 @@ ROOT = "root"
 class Scope(StrEnum):
     """
     A right. C{admin} has them all; C{write} has C{read}, since who may change a
-    thing may look at it.
+    thing may look at it, and C{snapshot}, since who may delete it may also save it.
     """
 
     READ = "read"
@@ -59,7 +59,7 @@ class Token:
         """Whether it has this right."""
         if scope in self.scopes or Scope.ADMIN in self.scopes:
             return True
-        return scope is Scope.READ and Scope.WRITE in self.scopes
+        return scope in (Scope.READ, Scope.SNAPSHOT) and Scope.WRITE in self.scopes
 
     def is_valid(self, now: datetime) -> bool:
         return self.expires_at is None or now < self.expires_at

@@ -116,6 +116,18 @@ def commit(path: Path) -> None:
     _of(path, _WAIT_SYNC, _of(path, _START_SYNC, bytes(8)))
 
 
+def flush(path: Path) -> None:
+    """Have what was written to files so far be on the disk (syncfs(2))."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.syncfs(descriptor) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(descriptor)
+
+
 # Quota groups
 
 

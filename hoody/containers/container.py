@@ -76,6 +76,7 @@ class Container:
     @ivar command: what was asked for; C{None} for what the image does by itself.
     @ivar status_reason: C{manual}, or why it failed.
     @ivar pending: the operation that is being done, if one is.
+    @ivar last_used_snapshot: the name of the one that was put back last.
     @ivar number: which range of user ids, and which addresses, are its own on its server.
     @ivar incarnation: of the run that is, or was last.
     @ivar image_config: what the image says of itself, as of when this was created.
@@ -112,6 +113,7 @@ class Container:
     wake_count: int = 0
     last_wake_ms: float | None = None
     source_container_id: str | None = None
+    last_used_snapshot: str | None = None
     number: int
     incarnation: Incarnation | None = None
     created_at: datetime

@@ -26,6 +26,7 @@ from hoody.containers.network.wiring import Network
 from hoody.containers.orders import Order
 from hoody.containers.runtime import Run, Runtime, boot_id
 from hoody.containers.spec import MEMORY
+from hoody.containers.states import States
 from hoody.containers.storage import NoStorage, Storage
 from hoody.containers.swap import CompressedSwap
 from hoody.containers.transitions import Transition
@@ -56,6 +57,7 @@ class Fleet:
     @ivar lacks: what is missing on this machine, with the cure; C{None} if nothing is.
     @ivar ready: whether all that was here before has been seen to.
     @ivar keepers: by container id.
+    @ivar states: what is done on the disk to what containers have.
     @ivar has_room: whether there may be a connection to one with a descriptor of this number.
     @ivar stop_grace: seconds between asking processes to end and making them.
     @ivar reclaim_after: see L{IdleWatch}.
@@ -92,8 +94,10 @@ class Fleet:
     _wrote: set[str] = field(factory=set, init=False)
     _trims: LoopingCall | None = field(default=None, init=False)
     idle: IdleWatch = field(init=False)
+    states: States = field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.states = States(self.storage)
         self.idle = IdleWatch(
             self.reactor,
             lambda: self.keepers.values(),
@@ -154,11 +158,29 @@ class Fleet:
         await self._take_up_network(rows)
         for row in rows:
             await self._try_to_take_up(row)
+        await self._sweep_snapshots(rows)
         known = {row.id for row in rows}
         swept = await deferToThread(self.storage.sweep, images, known)
         swept += await self.runtime.sweep(known)
         if swept:
             _log.info("removed what nobody knows of: {swept}", swept=", ".join(swept))
+
+    async def _sweep_snapshots(self, rows: list[Container]) -> None:
+        """What a server that died had begun to take, or to delete, and nobody was told of."""
+        known = await self._insist(self._known_snapshots)
+        for row in rows:
+            if row.pending == Task.RESTORE:
+                continue  # what it replaces is about to be known
+            for stray in await deferToThread(self.states.known, row.id) - known:
+                try:
+                    await deferToThread(self.states.forget, row.id, stray)
+                except OSError as error:
+                    _log.error("cannot remove {stray}: {why}", stray=stray, why=error.strerror)
+
+    async def _known_snapshots(self) -> set[str]:
+        async with self.store.transaction() as transaction:
+            found = await transaction.snapshots.of_server(self.server_id)
+        return {each.id for each in found}
 
     async def _prepare(self, *, is_new: bool) -> str | None:
         """@return: what is missing."""
@@ -230,12 +252,24 @@ class Fleet:
             keeper.ask("delete", self._order(keeper))
         elif row.status is Status.DELETING:
             keeper.ask("delete", self._order(keeper))
+        elif await self._was_put_back(row):
+            keeper.ask("go_on_restoring", self._order(keeper))
         elif run is not None:
             await deferToThread(self.runtime.end_commands, row.id)
             self._take_up_running(keeper, run)
         else:
             await self.runtime.clear(row.id)
             await self._take_up_still(keeper)
+
+    async def _was_put_back(self, row: Container) -> bool:
+        """Whether a restore has come as far as there is no way back; else it is forgone."""
+        if row.pending == Task.RESTORE:
+            if await deferToThread(self.states.returned, row.id) is not None:
+                return True
+            await deferToThread(self.states.drop, row.id)
+        else:
+            await deferToThread(self.states.settle, row.id)
+        return False
 
     def _take_up_running(self, keeper: Keeper, run: Run) -> None:
         row, life = keeper.container, keeper.life
@@ -272,8 +306,10 @@ class Fleet:
         was_up = row.status in (Status.RUNNING, Status.PAUSED)
         rebooted = row.incarnation is None or row.incarnation.boot != boot_id()
         reason = "the machine was restarted" if rebooted else "it ended while nobody looked"
-        starts = row.pending in ("starting", "restarting") or (
-            was_up and rebooted and row.autostart
+        starts = (
+            row.pending in ("starting", "restarting")
+            or (was_up and rebooted and row.autostart)
+            or (row.status is Status.RUNNING and row.pending == Task.RESTORE)
         )
         if starts and was_up:
             down = Task.START  # which a server that dies now leaves to the next one

@@ -10,7 +10,7 @@ undoes it (L{Fleet.start}); a database that is away in between is waited for.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field
@@ -24,6 +24,7 @@ from hoody.containers.container import MANUAL, Container, Status
 from hoody.containers.lifecycle import SETTLED, Core, Life, Machine, Task, unknown
 from hoody.containers.orders import CouldNot, Order, Outcome
 from hoody.containers.record import Record
+from hoody.containers.restoring import Restoring
 from hoody.containers.runtime import Run, RuntimeFailed
 from hoody.containers.sleep import Sleep
 from hoody.containers.storage import trouble
@@ -42,6 +43,7 @@ class Keeper:
     """
     @ivar record: what is written of it.
     @ivar sleep: how it falls asleep, and wakes.
+    @ivar restoring: how it is put back to a snapshot.
     @ivar run: while it runs.
     @ivar visits: requests that it is answering.
     @ivar commands: that run in it.
@@ -52,6 +54,7 @@ class Keeper:
     around: Fleet
     record: Record
     sleep: Sleep = field(init=False)
+    restoring: Restoring = field(init=False)
     run: Run | None = field(default=None, init=False)
     visits: int = field(default=0, init=False)
     moved_at: float = field(default=0.0, init=False)
@@ -69,7 +72,7 @@ class Keeper:
         return keeper
 
     def __attrs_post_init__(self) -> None:
-        self.sleep = Sleep(self)
+        self.sleep, self.restoring = Sleep(self), Restoring(self)
         self.life = Machine(Core(self._begin, self._settled), unknown)
         self.moved_at = self.reactor.seconds()
 
@@ -202,7 +205,7 @@ class Keeper:
         if task is Task.DOZE:
             await self.sleep.fall_asleep(order)
             return
-        if task not in (Task.CREATE, Task.COPY, Task.BURY):
+        if task not in (Task.CREATE, Task.COPY, Task.BURY, Task.RETURN):
             try:
                 await self.record.begins(task, order)
             except HoodyError as refusal:
@@ -214,7 +217,7 @@ class Keeper:
         tasks: dict[Task, Callable[[Order], Any]] = {
             Task.CREATE: self._create,
             Task.COPY: self._copy,
-            Task.START: self._start,
+            Task.START: self.start,
             Task.STOP: self._stop,
             Task.KILL: self._kill,
             Task.RESTART: self._restart,
@@ -222,6 +225,8 @@ class Keeper:
             Task.RESUME: self._resume,
             Task.DELETE: self._delete,
             Task.BURY: self._bury,
+            Task.RESTORE: self.restoring.put_back,
+            Task.RETURN: self.restoring.go_on,
         }
         error: HoodyError | None = None
         outcome: Outcome | None
@@ -236,8 +241,13 @@ class Keeper:
             self.around.gone(self)
         else:
             await self.record.becomes(outcome, order)
-            well = outcome.status is not Status.FAILED and error is None
-            (self.life.done if well else self.life.failed)()
+            if task in (Task.RESTORE, Task.RETURN):
+                await self.restoring.written()
+                getattr(self.life, f"back_to_{outcome.status}")()
+            else:
+                well = outcome.status is not Status.FAILED and error is None
+                (self.life.done if well else self.life.failed)()
+            error = error or outcome.told
         if not order.done.called:
             order.done.errback(error) if error is not None else order.done.callback(None)
 
@@ -258,6 +268,8 @@ class Keeper:
 
     async def _after_failure(self, task: Task, reason: str) -> Outcome | None:
         """What it is now: nothing is to be left half-made, nor to run that is said not to."""
+        if task is Task.RESTORE and not await self.restoring.has_happened():
+            return await self.restoring.forgo()
         if task is Task.PAUSE:
             assert self.run is not None
             with contextlib.suppress(OSError):  # it may have ended
@@ -316,17 +328,12 @@ class Keeper:
         own, storage = self.container, self.around.storage
         if source is None or source.state == "gone":
             raise Conflict("What was to be copied has been deleted meanwhile.")
-        frozen = source.run if source.state == "running" else None
-        try:
-            if frozen is not None:
-                await frozen.cgroup.freeze(self.reactor)
+        async with source.standing_still(needed=order.source_snapshot is None):
             await deferToThread(
-                storage.copy_container, source.container.id, own.id, own.disk_limit
+                storage.copy_container,
+                *(source.container.id, own.id, own.disk_limit, order.source_snapshot),
+                [each.name for each in own.volumes],
             )
-        finally:
-            if frozen is not None:
-                with contextlib.suppress(OSError):  # it may have ended
-                    frozen.cgroup.thaw()
         return Outcome(
             status=Status.STOPPED,
             reason=None,
@@ -334,7 +341,25 @@ class Keeper:
             data={"source": source.container.name},
         )
 
-    async def _start(self, order: Order) -> Outcome:
+    @contextlib.asynccontextmanager
+    async def standing_still(self, *, needed: bool = True) -> AsyncIterator[Run | None]:
+        """
+        Have all its processes stand still for as long as this lasts, if it runs. Who calls has
+        it on L{hold}.
+
+        @param needed: C{False} if that does not matter.
+        """
+        run = self.run if needed and self.state == "running" else None
+        try:
+            if run is not None:
+                await run.cgroup.freeze(self.reactor)
+            yield run
+        finally:
+            if run is not None:
+                with contextlib.suppress(OSError):  # it may have ended
+                    run.cgroup.thaw()
+
+    async def start(self, order: Order) -> Outcome:
         self.run = await self.around.launch(self.container, dense=self.record.is_dense)
         self.run.ended = self.ended
         self.moved_at = self.reactor.seconds()
@@ -352,7 +377,7 @@ class Keeper:
         self.life.ended(order)
 
     async def _stop(self, order: Order) -> Outcome:
-        await self._end_run(order.grace)
+        await self.end_run(order.grace)
         return Outcome(
             status=Status.STOPPED,
             reason=MANUAL if order.by_hand else None,
@@ -360,7 +385,7 @@ class Keeper:
         )
 
     async def _kill(self, order: Order) -> Outcome:
-        await self._end_run(0)
+        await self.end_run(0)
         return Outcome(
             status=Status.STOPPED,
             reason=MANUAL if order.by_hand else None,
@@ -368,7 +393,7 @@ class Keeper:
             data={"forced": True},
         )
 
-    async def _end_run(self, grace: float) -> None:
+    async def end_run(self, grace: float) -> None:
         run = self.run
         if run is None:
             await self.around.runtime.clear(self.container.id)
@@ -379,8 +404,8 @@ class Keeper:
             self.run = None
 
     async def _restart(self, order: Order) -> Outcome:
-        await self._end_run(order.grace)
-        return await self._start(order)
+        await self.end_run(order.grace)
+        return await self.start(order)
 
     async def _pause(self, order: Order) -> Outcome:
         assert self.run is not None
@@ -399,7 +424,7 @@ class Keeper:
         return evolve(self._still_runs(), event_type="container.resumed")
 
     async def _delete(self, order: Order) -> None:
-        await self._end_run(0)
+        await self.end_run(0)
         await deferToThread(self.around.storage.remove_container, self.container.id)
 
     async def _bury(self, order: Order) -> Outcome:

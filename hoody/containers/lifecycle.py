@@ -28,6 +28,8 @@ class Task(StrEnum):
     PAUSE = "pausing"
     RESUME = "resuming"
     DOZE = "dozing"
+    RESTORE = "restoring"
+    RETURN = "returning"
     DELETE = "deleting"
     BURY = "ending"
 
@@ -57,11 +59,15 @@ class Life(Protocol):
     def resume(self, order: Any) -> None: ...
     def delete(self, order: Any) -> None: ...
     def doze(self, order: Any) -> None: ...
+    def restore(self, order: Any) -> None: ...
     def create(self, order: Any) -> None: ...
     def copy_from(self, order: Any) -> None: ...
 
     def woke(self) -> None:
         """It goes on, as somebody has come."""
+
+    def go_on_restoring(self, order: Any) -> None:
+        """An earlier server has begun to, and it has to come to its end."""
 
     def ended(self, order: Any) -> None:
         """Its first process is gone, by itself."""
@@ -103,6 +109,7 @@ pausing = builder.state("pausing")
 paused = builder.state("paused")
 resuming = builder.state("resuming")
 dozing = builder.state("dozing")
+restoring = builder.state("restoring")
 ending = builder.state("ending")
 failed = builder.state("failed")
 deleting = builder.state("deleting")
@@ -120,6 +127,7 @@ _STATES = {
     "paused": paused,
     "resuming": resuming,
     "dozing": dozing,
+    "restoring": restoring,
     "ending": ending,
     "failed": failed,
     "deleting": deleting,
@@ -138,6 +146,8 @@ _BEGINS: list[tuple[list[Any], Any, Any, Task]] = [
     ([running], Life.pause, pausing, Task.PAUSE),
     ([paused], Life.resume, resuming, Task.RESUME),
     ([running], Life.doze, dozing, Task.DOZE),
+    ([running, paused, stopped, failed], Life.restore, restoring, Task.RESTORE),
+    ([unknown], Life.go_on_restoring, restoring, Task.RETURN),
     ([running, paused], Life.ended, ending, Task.BURY),
     ([unknown, running, paused, stopped, failed], Life.delete, deleting, Task.DELETE),
 ]
@@ -151,6 +161,7 @@ _ENDS: list[tuple[Any, Any, Any]] = [
     (pausing, paused, running),
     (resuming, running, failed),
     (dozing, paused, running),
+    (restoring, running, failed),  # or back to what it was: see Life.back_to_...
     (ending, stopped, failed),
     (deleting, gone, failed),
 ]

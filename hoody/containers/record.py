@@ -172,6 +172,8 @@ class Record:
             if outcome.reason:
                 data["error" if outcome.status is Status.FAILED else "reason"] = outcome.reason
             transaction.record(self.event(outcome.event_type, order, now, took, data))
+        if outcome.also is not None:
+            await outcome.also(transaction)
 
     async def ends(self, task: Task, order: Order) -> None:
         """The row goes, too: it was deleted, or could not be made."""

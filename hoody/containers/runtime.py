@@ -281,7 +281,7 @@ class Runtime:
         return self.first_id + container.number * RANGE
 
     async def _create(self, container: Container, bundle: Path, dense: bool) -> None:
-        own = self.storage.container_path(container.id)
+        own = self.storage.state_path(container.id)
         plan = {
             "parent": os.getpid(),
             "bundle": str(bundle),

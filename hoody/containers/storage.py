@@ -30,7 +30,14 @@ PART = 2
 
 _log = Logger(namespace="hoody.containers")
 
-VOLUME = "volume-"
+ROOT, VOLUME = "root", "volume-"
+STATE, NEXT, SNAPSHOTS = "state", "next", "snapshots"
+"""
+What is in a container's folder: the subvolumes that it writes to, those that are about to take
+their place, and those that are kept.
+"""
+BASE = "base-"
+"""Of a state: the record of the snapshot that it goes on from, whose id follows."""
 LOG_ROOM = 64 << 20
 """
 Bytes that a container's log has on the disk at most: far more than is kept of it
@@ -93,6 +100,10 @@ class Storage:
     @property
     def containers(self) -> Path:
         return self.root / "containers"
+
+    @property
+    def manifests(self) -> Path:
+        return self.root / "manifests"
 
     @property
     def uploads(self) -> Path:
@@ -198,7 +209,7 @@ class Storage:
         return said.decode().strip()
 
     def _make_folders(self) -> None:
-        for folder in (self.images, self.containers, self.uploads):
+        for folder in (self.images, self.containers, self.uploads, self.manifests):
             folder.mkdir(mode=0o700, exist_ok=True)
         for left_over in self.uploads.iterdir():
             left_over.unlink()
@@ -228,6 +239,12 @@ class Storage:
             if self.limits:
                 self._remove_stale_groups()
 
+    def flush(self) -> None:
+        """
+        Write out what is in memory only: what is taken of it behind that has less to wait for.
+        """
+        btrfs.flush(self.root)
+
     def unmount(self) -> None:
         """Undo L{prepare}, where nothing is in it: for tests, and for who goes for good."""
         if self.given is None and os.path.ismount(self.mount):
@@ -254,7 +271,12 @@ class Storage:
         """It is whole: for all, and for ever the same."""
         btrfs.seal(self.image_path(image_id))
 
+    def image_manifest(self, image_id: str) -> Path:
+        """What is in it; made when the first snapshot needs it."""
+        return self.manifests / image_id
+
     def remove_image(self, image_id: str) -> None:
+        self.image_manifest(image_id).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
             btrfs.delete(self.image_path(image_id))
 
@@ -263,28 +285,53 @@ class Storage:
     def container_path(self, container_id: str) -> Path:
         return self.containers / container_id
 
+    def state_path(self, container_id: str) -> Path:
+        """Where the subvolumes are that it writes to; all of them change places together."""
+        return self.container_path(container_id) / STATE
+
     def make_container(self, container_id: str, volumes: Iterable[str], most: int | None) -> None:
         """What a container writes goes into a subvolume of its own, and is all that is in it."""
-        path = self.container_path(container_id)
-        path.mkdir(mode=0o700)
-        btrfs.create(path / "root")
-        (path / "root" / "upper").mkdir(mode=0o755)
-        (path / "root" / "work").mkdir(mode=0o700)
+        self._make_folder(container_id)
+        root = self.state_path(container_id) / ROOT
+        btrfs.create(root)
+        (root / "upper").mkdir(mode=0o755)
+        (root / "work").mkdir(mode=0o700)
         for volume in volumes:
             self.make_volume(container_id, volume)
         self.limit_container(container_id, most)
 
-    def copy_container(self, source_id: str, container_id: str, most: int | None) -> None:
-        """As L{make_container}, with all that another has, whose blocks it shares."""
-        path = self.container_path(container_id)
-        path.mkdir(mode=0o700)
-        for subvolume in self._subvolumes(source_id):
-            btrfs.snapshot(subvolume, path / subvolume.name, read_only=False)
+    def copy_container(
+        self,
+        source_id: str,
+        container_id: str,
+        most: int | None,
+        snapshot_id: str | None = None,
+        volumes: Iterable[str] = (),
+    ) -> None:
+        """
+        As L{make_container}, with all that another has, whose blocks it shares.
+
+        @param snapshot_id: of the snapshot whose content it is to have; else it is what that
+            other has now.
+        @param volumes: that it has in any case.
+        """
+        self._make_folder(container_id)
+        source = self.state_path(source_id)
+        if snapshot_id is not None:
+            source = self.snapshot_path(source_id, snapshot_id)
+        clone(source, self.state_path(container_id))
+        for volume in volumes:
+            self.make_volume(container_id, volume)
         self.limit_container(container_id, most)
+
+    def _make_folder(self, container_id: str) -> None:
+        self.container_path(container_id).mkdir(mode=0o700)
+        self.state_path(container_id).mkdir(mode=0o700)
+        self.make_log(container_id)
 
     def make_volume(self, container_id: str, volume: str) -> None:
         """There may be one already: what no longer is on a container's list is kept."""
-        path = self.container_path(container_id) / f"{VOLUME}{volume}"
+        path = self.state_path(container_id) / f"{VOLUME}{volume}"
         if not path.exists():
             btrfs.create(path)
 
@@ -318,27 +365,34 @@ class Storage:
                     f" {self.root}"
                 )
             return
-        subvolumes = self._subvolumes(container_id)
         if self.is_simple:
             group = self._group(container_id)
             btrfs.make_group(self.root, group)
-            for subvolume in subvolumes:
-                btrfs.join(subvolume, group)
+            self.join_group(container_id)
             btrfs.limit(self.root, most, group)
         else:
-            for subvolume in subvolumes:
+            for subvolume in subvolumes(self.state_path(container_id)):
                 btrfs.limit(subvolume, most)
 
+    def join_group(self, container_id: str) -> None:
+        """All that is a container's counts together, what is new, too."""
+        group = self._group(container_id)
+        for subvolume in self._all_subvolumes(container_id):
+            btrfs.join(subvolume, group)
+
     def _group(self, container_id: str) -> int:
-        return btrfs.group_above(btrfs.identity(self.container_path(container_id) / "root"))
+        """Named after what is there as long as the container is: what it writes to changes."""
+        return btrfs.group_above(btrfs.identity(self._output(container_id)))
 
     def remove_container(self, container_id: str) -> None:
         """All of it; what is gone already is no matter."""
         path = self.container_path(container_id)
         if path.exists():
-            if self.is_simple and (path / "root").exists():
+            if self.is_simple and self._output(container_id).exists():
                 with contextlib.suppress(OSError):  # a full disk takes no such change
                     self._ungroup(container_id)
+            for folder in self._state_folders(container_id):
+                remove_state(folder)
             for each in path.iterdir():
                 if btrfs.is_subvolume(each):
                     _remove_subvolume(each)
@@ -348,25 +402,32 @@ class Storage:
 
     def _ungroup(self, container_id: str) -> None:
         group = self._group(container_id)
-        for subvolume in self._subvolumes(container_id):
+        for subvolume in self._all_subvolumes(container_id):
             btrfs.leave(subvolume, group)
         btrfs.remove_group(self.root, group)
 
     def _remove_stale_groups(self) -> None:
         btrfs.remove_stale_groups(self.root, above=self.given is None)
 
-    def _subvolumes(self, container_id: str) -> list[Path]:
-        """Those that a container writes to."""
+    def _state_folders(self, container_id: str) -> list[Path]:
+        """Those of what it writes to, of what may be about to take its place, of snapshots."""
         path = self.container_path(container_id)
-        return sorted(
-            each
-            for each in path.iterdir()
-            if each.name.startswith(("root", VOLUME)) and btrfs.is_subvolume(each)
-        )
+        kept = path / SNAPSHOTS
+        found = [path / STATE, path / NEXT, *(sorted(kept.iterdir()) if kept.exists() else ())]
+        return [folder for folder in found if folder.is_dir()]
+
+    def _all_subvolumes(self, container_id: str) -> list[Path]:
+        folders = self._state_folders(container_id)
+        return [subvolume for folder in folders for subvolume in subvolumes(folder)]
 
     def taken_by(self, container_id: str, image_id: str) -> tuple[int, int]:
-        """Bytes on disk that a container has for itself, and those of its image."""
-        own = sum(self._taken(each) for each in self._subvolumes(container_id))
+        """
+        Bytes on disk that a container has for itself, and those of its image. Its snapshots are
+        among them where each block is counted once.
+        """
+        own = self._counted_together(container_id)
+        if own is None:
+            own = sum(self._taken(each) for each in subvolumes(self.state_path(container_id)))
         if image_id not in self._image_sizes:
             self._image_sizes[image_id] = self._taken(self.image_path(image_id))
         return own, self._image_sizes[image_id]
@@ -376,6 +437,14 @@ class Storage:
         counted = self._counted(subvolume)
         return taken(subvolume) if counted is None else counted
 
+    def _counted_together(self, container_id: str) -> int | None:
+        if not self.is_simple:
+            return None
+        group = f"1_{btrfs.identity(self._output(container_id))}"
+        with contextlib.suppress(OSError):
+            return int((btrfs.groups(self.root) / group / "referenced").read_text())
+        return None
+
     def _counted(self, subvolume: Path) -> int | None:
         if not self.limits:
             return None
@@ -384,6 +453,14 @@ class Storage:
             if int((groups / "inconsistent").read_text()) == 0:
                 return int((groups / f"0_{btrfs.identity(subvolume)}/referenced").read_text())
         return None
+
+    # Snapshots
+
+    def snapshots_path(self, container_id: str) -> Path:
+        return self.container_path(container_id) / SNAPSHOTS
+
+    def snapshot_path(self, container_id: str, snapshot_id: str) -> Path:
+        return self.snapshots_path(container_id) / snapshot_id
 
     # What containers say
 
@@ -446,6 +523,31 @@ class Storage:
             if path.name not in images and _removed(self.remove_image, path):
                 gone.append(f"images/{path.name}")
         return gone
+
+
+def subvolumes(state: Path) -> list[Path]:
+    """Those of a state: the root, and the volumes."""
+    return sorted(
+        each
+        for each in state.iterdir()
+        if each.name.startswith((ROOT, VOLUME)) and btrfs.is_subvolume(each)
+    )
+
+
+def clone(source: Path, target: Path, *, read_only: bool = False) -> None:
+    """Have in C{target}, which is made if need be, all that is in another state now."""
+    target.mkdir(mode=0o700, exist_ok=True)
+    for subvolume in subvolumes(source):
+        btrfs.snapshot(subvolume, target / subvolume.name, read_only=read_only)
+    for base in source.glob(f"{BASE}*"):
+        os.link(base, target / base.name)
+
+
+def remove_state(folder: Path) -> None:
+    """What is shared with others stays theirs."""
+    for each in subvolumes(folder):
+        _remove_subvolume(each)
+    shutil.rmtree(folder)
 
 
 def _remove_subvolume(path: Path) -> None:

@@ -22,6 +22,7 @@ from hoody.store.memory_containers import (
     MemoryContainers,
     MemoryImages,
     MemoryServers,
+    MemorySnapshots,
 )
 from hoody.units import case_folded, moment
 
@@ -186,6 +187,7 @@ class MemoryTransaction:
     containers: MemoryContainers = field(init=False)
     images: MemoryImages = field(init=False)
     servers: MemoryServers = field(init=False)
+    snapshots: MemorySnapshots = field(init=False)
     recorded: list[Event] = field(factory=list, init=False)
     topics: set[str] = field(factory=set, init=False)
 
@@ -197,6 +199,7 @@ class MemoryTransaction:
         self.containers = MemoryContainers(self._rows.fleet)
         self.images = MemoryImages(self._rows.fleet)
         self.servers = MemoryServers(self._rows.fleet)
+        self.snapshots = MemorySnapshots(self._rows.fleet)
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         return self._rows.secrets.setdefault(name, fresh)

@@ -1,6 +1,8 @@
-"""Containers and images in memory; see L{hoody.store.memory}."""
+"""Containers, snapshots and images in memory; see L{hoody.store.memory}."""
 
 from __future__ import annotations
+
+from datetime import datetime
 
 from attrs import define, evolve, field
 from zope.interface import implementer
@@ -10,7 +12,8 @@ from hoody.containers.elsewhere import Owner
 from hoody.containers.image import Image
 from hoody.containers.transitions import Transition
 from hoody.errors import InUse, Taken
-from hoody.interfaces import IContainers, IImages, IServers
+from hoody.interfaces import IContainers, IImages, IServers, ISnapshots
+from hoody.snapshots.snapshot import Snapshot
 
 
 @define
@@ -19,10 +22,15 @@ class ContainerRows:
     images: dict[str, Image] = field(factory=dict)
     transitions: list[Transition] = field(factory=list)
     servers: dict[str, str] = field(factory=dict)
+    snapshots: dict[str, Snapshot] = field(factory=dict)
 
     def copied(self) -> ContainerRows:
         return ContainerRows(
-            dict(self.containers), dict(self.images), list(self.transitions), dict(self.servers)
+            dict(self.containers),
+            dict(self.images),
+            list(self.transitions),
+            dict(self.servers),
+            dict(self.snapshots),
         )
 
 
@@ -97,6 +105,11 @@ class MemoryContainers:
         self._rows.transitions = [
             each for each in self._rows.transitions if each.container_id != container_id
         ]
+        self._rows.snapshots = {
+            each.id: each
+            for each in self._rows.snapshots.values()
+            if each.container_id != container_id
+        }
 
     async def passed(self, transition: Transition) -> None:
         last = max((each.id for each in self._rows.transitions), default=0)
@@ -149,3 +162,58 @@ class MemoryServers:
 
     async def names(self, server_ids: set[str]) -> dict[str, str]:
         return {each: name for each, name in self._rows.servers.items() if each in server_ids}
+
+
+@implementer(ISnapshots)
+@define(eq=False)
+class MemorySnapshots:
+    _rows: ContainerRows
+
+    async def add(self, snapshot: Snapshot) -> None:
+        if snapshot.id not in self._rows.snapshots:
+            await self.change(snapshot)
+
+    async def find(self, container_id: str, name: str) -> Snapshot | None:
+        found = [
+            each
+            for each in await self.of_container(container_id)
+            if name in (each.name, each.alias)
+        ]
+        return max(found, key=lambda each: each.name == name, default=None)
+
+    async def of_container(self, container_id: str) -> list[Snapshot]:
+        return [each for each in self._all()[::-1] if each.container_id == container_id]
+
+    async def of_server(self, server_id: str) -> list[Snapshot]:
+        return [
+            each
+            for each in self._all()
+            if self._rows.containers[each.container_id].server_id == server_id
+        ]
+
+    def _all(self) -> list[Snapshot]:
+        return sorted(self._rows.snapshots.values(), key=lambda each: (each.created_at, each.id))
+
+    async def unread(self, server_id: str) -> list[Snapshot]:
+        return [each for each in await self.of_server(server_id) if each.digest is None]
+
+    async def expired(self, server_id: str, now: datetime) -> list[Snapshot]:
+        return [
+            each
+            for each in await self.of_server(server_id)
+            if each.expires_at is not None and each.expires_at <= now and not each.pinned
+        ]
+
+    async def counts(self, container_ids: list[str]) -> dict[str, int]:
+        found = [each.container_id for each in self._all() if not each.is_undo]
+        return {each: found.count(each) for each in container_ids if each in found}
+
+    async def change(self, snapshot: Snapshot) -> None:
+        for other in await self.of_container(snapshot.container_id):
+            same_alias = snapshot.alias is not None and other.alias == snapshot.alias
+            if other.id != snapshot.id and (same_alias or other.name == snapshot.name):
+                raise Taken
+        self._rows.snapshots[snapshot.id] = snapshot
+
+    async def remove(self, snapshot_id: str) -> None:
+        self._rows.snapshots.pop(snapshot_id, None)

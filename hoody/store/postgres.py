@@ -20,6 +20,7 @@ from hoody.projects import Project
 from hoody.store.containers import Containers, Images, Servers
 from hoody.store.links import Link
 from hoody.store.rows import names_of, unique
+from hoody.store.snapshots import Snapshots
 from hoody.units import case_folded
 
 CHANNEL = "hoody"
@@ -276,6 +277,7 @@ class Transaction:
     containers: Containers = field(init=False)
     images: Images = field(init=False)
     servers: Servers = field(init=False)
+    snapshots: Snapshots = field(init=False)
     _recorded: list[Event] = field(factory=list, init=False)
     _topics: set[str] = field(factory=set, init=False)
 
@@ -283,7 +285,7 @@ class Transaction:
         self.tokens, self.projects = Tokens(self._link), Projects(self._link)
         self.events, self.results = Events(self._link), Results(self._link)
         self.containers, self.images = Containers(self._link), Images(self._link)
-        self.servers = Servers(self._link)
+        self.servers, self.snapshots = Servers(self._link), Snapshots(self._link)
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         await self._link.run(

@@ -30,6 +30,7 @@ from hoody.interfaces import IStore
 from hoody.later import sleep
 from hoody.pipes.results import Result
 from hoody.projects import Project
+from hoody.snapshots.snapshot import Snapshot
 from hoody.store import programs
 from hoody.store.cluster import Cluster
 from hoody.store.database import Database, External
@@ -520,6 +521,79 @@ async def test_what_became_of_a_container_is_kept_as_long_as_it_is(store: IStore
         await transaction.containers.remove(made.id)
     async with store.transaction() as transaction:
         assert await transaction.containers.transitions(made.id, 0, 9, True) == ([], 0)
+
+
+def snapshot(container_id: str, name: str, **more: object) -> Snapshot:
+    given: dict[str, object] = {
+        "id": f"{next(_numbers):024x}",
+        "container_id": container_id,
+        "name": name,
+        "created_at": NOW,
+        "created_by": "night",
+        "consistency": "frozen",
+        **more,
+    }
+    return Snapshot(**given)  # type: ignore[arg-type]
+
+
+@awaits
+async def test_snapshots_are_kept_as_long_as_their_container(store: IStore) -> None:
+    own = container("web", await furnished(store))
+    async with store.transaction() as transaction:
+        await transaction.containers.add(own)
+        first = snapshot(own.id, "snap-2026-05-04", alias="rollback-point", size=2**40)
+        second = snapshot(own.id, "undo-2026-05-04-030000", is_undo=True, pause_ms=1.5)
+        later = evolve(second, created_at=NOW + timedelta(hours=1))
+        for each in (first, later, first):
+            await transaction.snapshots.add(each)
+    async with store.transaction() as transaction:
+        snapshots = transaction.snapshots
+        assert await snapshots.of_container(own.id) == [later, first]
+        assert await snapshots.of_server(own.server_id) == [first, later]
+        assert await snapshots.of_server("another") == []
+        assert await snapshots.find(own.id, "rollback-point") == first
+        assert await snapshots.find(own.id, "snap-2026-05-04") == first
+        assert await snapshots.find(own.id, "snap-2026-05-05") is None
+        assert await snapshots.find("another", "snap-2026-05-04") is None
+        assert await snapshots.counts([own.id, "another"]) == {own.id: 1}
+        await snapshots.change(evolve(first, alias=None, digest="sha256:ab", record="ab"))
+        assert await snapshots.unread(own.server_id) == [later]
+        await snapshots.remove(later.id)
+        await snapshots.remove(later.id)
+        await transaction.containers.remove(own.id)
+        assert await snapshots.of_server(own.server_id) == []
+
+
+@awaits
+async def test_of_a_containers_snapshots_one_has_a_name_and_an_alias(store: IStore) -> None:
+    own = container("web", await furnished(store))
+    async with store.transaction() as transaction:
+        await transaction.containers.add(own)
+        await transaction.snapshots.add(snapshot(own.id, "snap-2026-05-04", alias="good"))
+        await transaction.snapshots.add(snapshot(own.id, "snap-2026-05-05"))
+        await transaction.snapshots.add(snapshot(own.id, "snap-2026-05-06"))
+    for name, alias in (("snap-2026-05-04", None), ("snap-2026-05-07", "good")):
+        with pytest.raises(Taken):
+            async with store.transaction() as transaction:
+                await transaction.snapshots.add(snapshot(own.id, name, alias=alias))
+
+
+@awaits
+async def test_snapshots_whose_time_is_over(store: IStore) -> None:
+    own = container("web", await furnished(store))
+    before, after = NOW - timedelta(seconds=1), NOW + timedelta(seconds=1)
+    async with store.transaction() as transaction:
+        await transaction.containers.add(own)
+        over = snapshot(own.id, "snap-2026-05-01", expires_at=before)
+        for each in (
+            over,
+            snapshot(own.id, "snap-2026-05-02", expires_at=after),
+            snapshot(own.id, "snap-2026-05-03"),
+            snapshot(own.id, "snap-2026-05-04", expires_at=before, pinned=True),
+        ):
+            await transaction.snapshots.add(each)
+        assert await transaction.snapshots.expired(own.server_id, NOW) == [over]
+        assert await transaction.snapshots.expired("another", NOW) == []
 
 
 @awaits

@@ -65,9 +65,9 @@ class Cell:
 
     @property
     def place(self) -> Path:
-        """All that is of it, on the host."""
+        """What it writes to, on the host."""
         base = self.house.pool / f"hoody-{self.house.server_id}"
-        return base / "containers" / str(self.row["id"])
+        return base / "containers" / str(self.row["id"]) / "state"
 
     @property
     def pids(self) -> list[int]:

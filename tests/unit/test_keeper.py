@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_twisted
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import Clock
@@ -31,14 +31,19 @@ from hoody.containers.destinations import Destination
 from hoody.containers.fleet import Fleet
 from hoody.containers.idle import IdleWatch
 from hoody.containers.merging import Merging
+from hoody.containers.orders import Return
 from hoody.containers.runtime import RuntimeFailed
 from hoody.errors import Conflict, DatabaseAway, HoodyError, NotWrittenYet
 from hoody.later import sleep
+from hoody.snapshots.snapshot import Snapshot
 from hoody.store.memory import MemoryStore, MemoryTransaction
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 BOOT = "this one"
-TASKS = ("create", "copy", "start", "stop", "force_stop", "restart", "pause", "resume", "delete")
+TASKS = (
+    *("create", "copy", "start", "stop", "force_stop", "restart", "pause", "resume", "delete"),
+    "restore",
+)
 BEFORE = {
     "start": "stopped",
     "stop": "running",
@@ -47,6 +52,7 @@ BEFORE = {
     "pause": "running",
     "resume": "paused",
     "delete": "running",
+    "restore": "running",
 }
 AWAY = 3
 """For so many questions the database is away, if it is."""
@@ -61,12 +67,19 @@ class World:
     """
     What outlives a server: files, processes, the database.
 
+    @ivar content: what each container has, in a word; C{prepared}: what is to take the place
+        of that, with the note that comes with it; C{notes}: those that have come; C{kept}: what
+        snapshots have, by their ids.
     @ivar log: the steps, by name.
     """
 
     files: set[str] = field(factory=set)
     runs: dict[str, Incarnation] = field(factory=dict)
     frozen: set[str] = field(factory=set)
+    content: dict[str, str] = field(factory=dict)
+    prepared: dict[str, tuple[str, bytes]] = field(factory=dict)
+    notes: dict[str, bytes] = field(factory=dict)
+    kept: dict[str, str] = field(factory=dict)
     log: list[str] = field(factory=list)
     at: int = 0
     fault: str = ""
@@ -227,7 +240,7 @@ class Storage:
             self.world.files.add(f"{container_id}/{name}")
         self.world.step("made")
 
-    def copy_container(self, source_id: str, container_id: str, most: object) -> None:
+    def copy_container(self, source_id: str, container_id: str, most: object, *_: object) -> None:
         assert {f"{source_id}/root", f"{source_id}/volume"} <= self.world.files
         self.make_container(container_id, [], most)
 
@@ -238,6 +251,47 @@ class Storage:
 
     def trim_logs(self, container_ids: object) -> bool:
         return False
+
+
+@define(eq=False)
+class States:
+    """What is done to all that a container has: each time in two steps, but the exchange."""
+
+    world: World
+
+    def prepare(self, container_id: str, snapshot_id: str, volumes: object, note: bytes) -> None:
+        self.world.step("prepare")
+        self.world.prepared[container_id] = (self.world.kept[snapshot_id], note)
+        self.world.step("prepared")
+
+    def exchange(self, container_id: str) -> None:
+        self.world.step("exchange")
+        content, note = self.world.prepared[container_id]
+        self.world.prepared[container_id] = (self.world.content[container_id], b"")
+        self.world.content[container_id], self.world.notes[container_id] = content, note
+
+    def returned(self, container_id: str) -> bytes | None:
+        return self.world.notes.get(container_id)
+
+    def keep_replaced(self, container_id: str, undo_id: str) -> None:
+        self.world.step("keep what is replaced")
+        if container_id in self.world.prepared:
+            self.world.kept[undo_id] = self.world.prepared.pop(container_id)[0]
+        if self.world.fault != "fail":  # it is the last that is done
+            self.world.step("it is kept")
+
+    def settle(self, container_id: str) -> None:
+        self.world.step("settle")
+        self.world.notes.pop(container_id, None)
+
+    def drop(self, container_id: str) -> None:
+        self.world.prepared.pop(container_id, None)
+
+    def known(self, container_id: str) -> set[str]:
+        return set(self.world.kept)
+
+    def forget(self, container_id: str, snapshot_id: str) -> None:
+        del self.world.kept[snapshot_id]
 
 
 class Nothing:
@@ -265,8 +319,24 @@ def server(world: World, store: Store) -> Fleet:
         "merging": Merging(is_allowed=False),
     }
     fleet = Fleet(**given, lacks=None, stop_grace=0, reclaim_after=0)
+    fleet.states = cast(Any, States(world))
     fleet.identify("s" * 24, Path("/nowhere"))
+    _fleets.append(fleet)
     return fleet
+
+
+_fleets: list[Fleet] = []
+
+
+@pytest.fixture(autouse=True)
+def nobody_goes_on_looking() -> Iterator[None]:
+    """What a fleet does now and then would go on in the tests' own process."""
+    yield
+    while _fleets:
+        fleet = _fleets.pop()
+        fleet.idle.stop()
+        if fleet._trims is not None and fleet._trims.running:
+            fleet._trims.stop()
 
 
 def row(container_id: str, **more: Any) -> Container:
@@ -295,11 +365,28 @@ async def _with_one(world: World, store: Store, state: str) -> None:
         reason = "manual" if state == "paused" else None
         one = row("a", status=Status(state), status_reason=reason, incarnation=incarnation)
         await transaction.containers.add(one)
+        await transaction.snapshots.add(snapshot("then"))
+    world.content["a"], world.kept["then"] = "now", "then"
+
+
+def snapshot(snapshot_id: str, **more: Any) -> Snapshot:
+    return Snapshot(
+        id=snapshot_id,
+        container_id="a",
+        name=f"name-{snapshot_id}",
+        created_at=NOW,
+        created_by="somebody",
+        consistency="frozen",
+        **more,
+    )
 
 
 async def _ask(fleet: Fleet, task: str) -> HoodyError | None:
     """@return: what whoever asked was told."""
     order = fleet.order("somebody", source_id="a" if task == "copy" else None)
+    if task == "restore":
+        back = Return(snapshot=snapshot("then"), undo=snapshot("undo", is_undo=True))
+        order = evolve(order, puts_back=back)
     try:
         if task in ("create", "copy"):
             status = Status.COPYING if task == "copy" else Status.CREATING
@@ -363,7 +450,28 @@ async def _check(world: World, fleet: Fleet, store: Store) -> dict[str, str]:
         if container_id in world.runs:
             assert one.incarnation == world.runs[container_id]
     assert set(world.runs) <= set(rows)
+    await _check_restored(world, store)
     return {container_id: str(one.status) for container_id, one in rows.items()}
+
+
+async def _check_restored(world: World, store: Store) -> None:
+    """All that belongs to a restore has happened, or nothing of it."""
+    if "a" not in world.content:
+        return
+    async with store.transaction() as transaction:
+        found = {each.id for each in await transaction.snapshots.of_container("a")}
+        own = await transaction.containers.find("a")
+    step = (world.log + [""])[world.at - 1]
+    assert not world.prepared
+    # That one is of no more use to anybody, and in nobody's way.
+    assert not world.notes or (world.fault, step) == ("fail", "settle")
+    has_happened = world.content["a"] == "then"
+    assert ("container.snapshot.restored" in await _events(store)) == has_happened
+    kept = has_happened and (world.fault, step) != ("fail", "keep what is replaced")
+    if own is not None:
+        assert found == set(world.kept) == ({"then", "undo"} if kept else {"then"})
+        assert own.last_used_snapshot == ("name-then" if has_happened else None)
+    assert world.kept.get("undo", "now") == "now"
 
 
 def _case(test: Any) -> Any:
@@ -395,6 +503,7 @@ AFTER = {
     "pause": "paused",
     "resume": "running",
     "delete": None,
+    "restore": "running",
 }
 
 
@@ -437,6 +546,9 @@ async def test_a_task_cut_off_at_any_step_leaves_nothing_half_done(task: str, fa
             assert isinstance(told, HoodyError)
             assert "nput/output error" in told.sentence, told
             expected = {"create": None, "copy": None, "pause": "running"}.get(task, "failed")
+            if task == "restore":
+                # Put back, but not begun anew; or as it was.
+                expected = "stopped" if world.content["a"] == "then" else "running"
             assert own == expected, (at, step)
         if task == "copy":
             assert states["a"] == "running"

@@ -11,6 +11,7 @@ from hoody.resources.api.inside import InsideFace
 from hoody.resources.api.ledger import LedgerFace
 from hoody.resources.api.operations import Operation
 from hoody.resources.api.projects import ProjectsFace
+from hoody.resources.api.snapshots import SnapshotsFace
 from hoody.resources.api.tokens import TokensFace
 
 
@@ -20,6 +21,7 @@ def catalogue(
     events: EventsFace,
     containers: ContainersFace,
     inside: InsideFace,
+    snapshots: SnapshotsFace,
     images: ImagesFace,
     ledger: LedgerFace,
 ) -> list[Operation]:
@@ -28,6 +30,7 @@ def catalogue(
         *ProjectsFace(store).operations(),
         *containers.operations(),
         *inside.operations(),
+        *snapshots.operations(),
         *images.operations(),
         *ledger.operations(),
         *events.operations(),

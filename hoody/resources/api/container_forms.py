@@ -164,9 +164,17 @@ class ContainerChange(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Copy(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`source_snapshot`, by name or alias: what it is to have; else what the source has now."""
+
     target_project_id: Text | None = None
     name: Name | None = None
-    source_snapshot: str | None = None
+    source_snapshot: Text | None = None
+
+
+class Deletion(msgspec.Struct, kw_only=True):
+    """`force`: though a snapshot is pinned."""
+
+    force: bool = False
 
 
 class ContainerRow(msgspec.Struct, kw_only=True):

@@ -36,6 +36,7 @@ from hoody.resources.api.container_forms import (
     ContainerPaging,
     ContainerRow,
     Copy,
+    Deletion,
     NewContainer,
     Operated,
     TransitionPage,
@@ -46,6 +47,8 @@ from hoody.resources.api.operations import Call, Operation, Paging, pagination
 from hoody.resources.api.projects import USER_ID
 from hoody.resources.api.reading import given
 from hoody.resources.urls import container_url
+from hoody.snapshots.catalogue import Catalogue, find_snapshot
+from hoody.snapshots.snapshot import Snapshot, mark_used
 from hoody.units import new_id
 
 ALL = "/api/v1/containers"
@@ -65,6 +68,7 @@ class ContainersFace:
 
     _store: IStore
     _fleet: Fleet
+    _snapshots: Catalogue
     domain: str
     server_name: str
 
@@ -129,9 +133,10 @@ class ContainersFace:
             Operation(
                 method="DELETE",
                 path=ONE,
-                summary="Delete a container with its volumes",
+                summary="Delete a container with its volumes and snapshots",
                 answer=self.delete_container,
                 scope=Scope.WRITE,
+                query=Deletion,
                 returns=ContainerRow,
                 says="The container was deleted.",
                 tied=True,
@@ -192,15 +197,13 @@ class ContainersFace:
                 of,
                 call.principal.containers,
             )
-            servers = await self._servers(transaction, found)
-            rows = [await self._row(call, transaction, each, servers) for each in found]
+            rows = await self._rows(call, transaction, found)
         return ContainerPage(containers=rows, pagination=pagination(query, total))
 
     async def get_container(self, call: Call, container: str) -> ContainerRow:
         async with self._store.transaction() as transaction:
             found = await find_container(transaction, call.principal, container)
-            servers = await self._servers(transaction, [found])
-            return await self._row(call, transaction, found, servers)
+            return (await self._rows(call, transaction, [found]))[0]
 
     async def list_status_logs(self, call: Call, container: str) -> TransitionPage:
         query = call.query
@@ -225,12 +228,25 @@ class ContainersFace:
             pagination=pagination(query, total),
         )
 
-    async def _row(
-        self, call: Call, transaction: ITransaction, container: Container, servers: dict[str, str]
-    ) -> ContainerRow:
-        project = await transaction.projects.find(container.project_id)
-        server = servers.get(container.server_id, container.server_id)
-        return self.row_of(call, container, project, server)
+    async def _rows(
+        self, call: Call, transaction: ITransaction, found: list[Container]
+    ) -> list[ContainerRow]:
+        servers = await self._servers(transaction, found)
+        counts = await transaction.snapshots.counts([each.id for each in found])
+        projects = {
+            each: await transaction.projects.find(each)
+            for each in {container.project_id for container in found}
+        }
+        return [
+            self.row_of(
+                call,
+                each,
+                projects[each.project_id],
+                counts.get(each.id, 0),
+                servers.get(each.server_id, each.server_id),
+            )
+            for each in found
+        ]
 
     async def _servers(
         self, transaction: ITransaction, containers: list[Container]
@@ -246,9 +262,13 @@ class ContainersFace:
         call: Call,
         container: Container,
         project: Project | None,
+        snapshots: int = 0,
         server_name: str | None = None,
     ) -> ContainerRow:
-        """@param server_name: what the server is called that has it; C{None} for this one."""
+        """
+        @param snapshots: how many it has.
+        @param server_name: what the server is called that has it; C{None} for this one.
+        """
         host = f"{container.host_label}.containers.{self.domain}"
         masked = not call.principal.may(Scope.WRITE)
         return ContainerRow(
@@ -287,8 +307,8 @@ class ContainersFace:
             memory_limit=container.memory_limit,
             disk_limit=container.disk_limit,
             cpu_limit=container.cpu_limit,
-            snapshot_count=0,
-            last_used_snapshot=None,
+            snapshot_count=snapshots,
+            last_used_snapshot=container.last_used_snapshot,
             source_container_id=container.source_container_id,
             url=container_url(call.request, host),
             created_at=container.created_at,
@@ -367,14 +387,22 @@ class ContainersFace:
 
     async def _copy(self, call: Call, container: str) -> ContainerRow:
         body: Copy = call.body
-        if body.source_snapshot is not None:
-            raise NoSuchThing(f"source_snapshot: there is no {body.source_snapshot!r}.")
         if body.name is not None:
             _check_name("name", body.name)
+        snapshot: Snapshot | None = None
         async with self._store.transaction() as transaction:
             source = await find_container(transaction, call.principal, container)
             await self.check_ours(transaction, source)
+            if body.source_snapshot is not None:
+                snapshot = await find_snapshot(transaction, source, body.source_snapshot)
         self._fleet.check()
+        with self._snapshots.using(*([snapshot] if snapshot else [])):
+            return await self._copy_of(call, container, source, snapshot)
+
+    async def _copy_of(
+        self, call: Call, container: str, source: Container, snapshot: Snapshot | None
+    ) -> ContainerRow:
+        body: Copy = call.body
         name = body.name or _made_up(source.name)
         of: Project | None = None
 
@@ -398,16 +426,22 @@ class ContainersFace:
                 idle_since=None,
                 last_activity_at=None,
                 source_container_id=source.id,
+                last_used_snapshot=None,
                 number=await transaction.containers.free_number(self._fleet.server_id),
                 incarnation=None,
                 created_at=call.now,
                 updated_at=call.now,
             )
             await transaction.containers.add(copied)
+            if snapshot is not None:
+                await mark_used(transaction, snapshot, call.now)
             return copied
 
         try:
-            keeper = await self._fleet.create(write, self._order(call, source.id))
+            order = evolve(
+                self._order(call, source.id), source_snapshot=snapshot.id if snapshot else None
+            )
+            keeper = await self._fleet.create(write, order)
         except Taken:
             raise _taken(name, None) from None
         await self._start(call, keeper)
@@ -458,6 +492,7 @@ class ContainersFace:
                 changed = evolve(found, updated_at=call.now, **changes)
                 await transaction.containers.change(changed)
                 project = await transaction.projects.find(found.project_id)
+                counts = await transaction.snapshots.counts([found.id])
                 await self._reshape(found, changed)
         except Taken:
             raise _taken(changes.get("name") or found.name, changes.get("alias")) from None
@@ -467,7 +502,7 @@ class ContainersFace:
             raise
         keeper.container = changed
         self._fleet.relabel(keeper)
-        return self.row_of(call, changed, project)
+        return self.row_of(call, changed, project, counts.get(changed.id, 0))
 
     async def _reshape(self, before: Container, after: Container) -> None:
         """What is on the disk; before the row is true, which may refer to it."""
@@ -487,7 +522,15 @@ class ContainersFace:
 
     async def delete_container(self, call: Call, container: str) -> ContainerRow:
         keeper, project = await self._own(call, container)
-        row = self.row_of(call, keeper.container, project)
+        async with self._store.transaction() as transaction:
+            found = await transaction.snapshots.of_container(keeper.container.id)
+        pinned = [each.name for each in found if each.pinned]
+        if pinned and not call.query.force:
+            raise Conflict(
+                f"The container {keeper.container.name!r} has snapshots that are pinned:"
+                f" {', '.join(pinned[:5])}; delete them first, or say ?force=true."
+            )
+        row = self.row_of(call, keeper.container, project, sum(not e.is_undo for e in found))
         await self._fleet.operate(keeper, "delete", self._order(call))
         row.status = Status.DELETING
         return row

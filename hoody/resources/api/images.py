@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -14,13 +15,12 @@ from hoody.auth.tokens import Scope
 from hoody.containers.fleet import Fleet
 from hoody.containers.image import NAME, Image
 from hoody.containers.workshop import Workshop
-from hoody.errors import CallerError, HoodyError, NoSuchThing
+from hoody.errors import CallerError, NoSuchThing
 from hoody.interfaces import IStore
-from hoody.protocols import sse
-from hoody.protocols.sse import EventStream
-from hoody.resources.accept import JSON, SSE, preferred
+from hoody.resources.accept import SSE
 from hoody.resources.api.operations import Call, Operation, Pagination, Paging, pagination
 from hoody.resources.api.reading import whole
+from hoody.resources.api.telling import told
 
 _PACKAGE = "[a-z0-9][a-z0-9+.-]{1,63}"
 _RELATIVE = re.compile(r"[a-z0-9-]+([./:@]|$)")
@@ -145,26 +145,11 @@ class ImagesFace:
     async def create_image(self, call: Call) -> ImageRow | None:
         self._fleet.check()
         asked = self._order(call)
-        if preferred(call.request, (JSON, SSE)) == SSE:
-            await self._tell(call, asked)
-            return None
-        return self.row_of(await self._workshop.make(call.body.name, asked, lambda _: None))
 
-    async def _tell(self, call: Call, asked: dict[str, Any]) -> None:
-        stream = EventStream.open(call.request)
+        async def make(tell: Callable[[str], None]) -> ImageRow:
+            return self.row_of(await self._workshop.make(call.body.name, asked, tell))
 
-        def tell(name: str, data: object) -> None:
-            stream.write(sse.encode(None, msgspec.json.encode(data), name))
-
-        try:
-            made = await self._workshop.make(
-                call.body.name, asked, lambda said: tell("progress", {"message": said})
-            )
-        except HoodyError as error:
-            tell("error", {"statusCode": error.status, "message": error.sentence})
-        else:
-            tell("done", self.row_of(made))
-        stream.close()
+        return await told(call, make)
 
     def _order(self, call: Call) -> dict[str, Any]:
         """What the builder is asked for."""
