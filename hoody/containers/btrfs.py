@@ -11,7 +11,9 @@ import fcntl
 import os
 import struct
 import uuid
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 MAGIC = 0x9123683E
 """What statfs(2) says of a btrfs (linux/magic.h)."""
@@ -31,11 +33,21 @@ _GROUP = 0x4010942A
 _INFO = 0x8400941F
 _LOOKUP = 0xD0009412
 _SEARCH = 0xD0009411
+_SEARCH_LONG = 0xC0709411
+_DESCRIBE = 0x81F8943C
 _READ_ONLY = 1 << 1
 _ENABLE, _SIMPLE = 1, 4
 _MAX_REFERENCED = 1 << 0
 _ROOTS, _ROOT_ITEM = 1, 132
 _GROUPS = Path("/sys/fs/btrfs")
+
+INODE_ITEM, EXTENT_DATA = 1, 108
+"""Types of what is in a subvolume's tree (linux/btrfs_tree.h)."""
+_EXTENTS, _EXTENT_ITEM = 2, 168
+_IDENTITIES, _IDENTITY = 9, 251
+_TOP = 2**64 - 1
+_ROOM, _SMALL_ROOM = 256 * 1024, 64 * 1024
+_FOUND = struct.Struct("<QQQII")
 
 
 def is_btrfs(path: Path) -> bool:
@@ -126,6 +138,123 @@ def flush(path: Path) -> None:
             raise OSError(number, os.strerror(number), str(path))
     finally:
         os.close(descriptor)
+
+
+# What is in trees
+
+
+class Subvolume(NamedTuple):
+    """
+    @ivar generation: of the transaction that changed it last.
+    @ivar made: that of the transaction that made it.
+    @ivar identity: 16 bytes, as C{parent}: of the one that this is a snapshot of; or zeros.
+    """
+
+    generation: int
+    made: int
+    is_read_only: bool
+    identity: bytes
+    parent: bytes
+
+
+def describe(path: Path) -> Subvolume:
+    """The subvolume that a directory is in (C{BTRFS_IOC_GET_SUBVOL_INFO})."""
+    answer = _of(path, _DESCRIBE, bytes(504))
+    generation, flags, identity, parent = struct.unpack_from("<QQ16s16s", answer, 280)
+    made = struct.unpack_from("<Q", answer, 352)[0]
+    # In a tree's item, this is another bit than in the flags of an ioctl.
+    return Subvolume(generation, made, bool(flags & 1), identity, parent)
+
+
+Key = tuple[int, int, int]
+"""Of an item: whose it is, its type, and an offset, or what else tells it from others."""
+
+
+class Item(NamedTuple):
+    """@ivar data: as it is on disk, until the next one is asked for."""
+
+    subject: int
+    kind: int
+    offset: int
+    data: memoryview
+
+
+def search(path: Path, tree: int, first: Key, last: Key, since: int = 0) -> Iterator[Item]:
+    """
+    What a tree has, in order, from one key to another (C{BTRFS_IOC_TREE_SEARCH_V2}): of those
+    blocks alone that were written in a transaction C{since} or later.
+
+    @param tree: 0 for that of the subvolume.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    buffer = bytearray(112 + _ROOM)
+    try:
+        while first <= last:
+            count = _search_once(descriptor, buffer, tree, first, last, since)
+            if not count:
+                return
+            for item in _items(buffer, count):
+                yield item
+            first = _next(item)
+    finally:
+        os.close(descriptor)
+
+
+def _next(item: Item) -> Key:
+    """The least key behind."""
+    if item.offset < _TOP:
+        return item.subject, item.kind, item.offset + 1
+    return item.subject, item.kind + 1, 0
+
+
+def births(path: Path, places: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """
+    Addresses of extents (C{disk_bytenr}) of this file system, each with the transaction in which
+    it was first written, whoever shares it now. Of what is none it says nothing.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    buffer = bytearray(112 + _SMALL_ROOM)
+    try:
+        for place in places:
+            first, last = (place, _EXTENT_ITEM, 0), (place, _EXTENT_ITEM, _TOP)
+            if _search_once(descriptor, buffer, _EXTENTS, first, last, 0):
+                yield place, struct.unpack_from("<Q", buffer, 112 + _FOUND.size + 8)[0]
+    finally:
+        os.close(descriptor)
+
+
+def parent(path: Path, identity: bytes) -> bytes:
+    """
+    Which subvolume another of this file system was made from, both as in L{describe}; of one
+    that is no more it is not known: zeros.
+    """
+    halves = struct.unpack("<QQ", identity)
+    key = (halves[0], _IDENTITY, halves[1])
+    for named in search(path, _IDENTITIES, key, key):
+        number = struct.unpack_from("<Q", named.data)[0]
+        for item in search(path, _ROOTS, (number, _ROOT_ITEM, 0), (number, _ROOT_ITEM, _TOP)):
+            return bytes(item.data[263:279])
+    return bytes(16)
+
+
+def _search_once(
+    descriptor: int, buffer: bytearray, tree: int, first: Key, last: Key, since: int
+) -> int:
+    """@return: how many items there are in the buffer now."""
+    owners = (first[0], last[0], first[2], last[2])
+    key = (tree, *owners, since, _TOP, first[1], last[1], 2**32 - 1, 0)
+    struct.pack_into("<7Q4I32xQ", buffer, 0, *key, _ROOM)
+    fcntl.ioctl(descriptor, _SEARCH_LONG, buffer)
+    return int(struct.unpack_from("<I", buffer, 64)[0])
+
+
+def _items(buffer: bytearray, count: int) -> Iterator[Item]:
+    view, position = memoryview(buffer), 112
+    for _ in range(count):
+        _, subject, offset, kind, length = _FOUND.unpack_from(buffer, position)
+        position += _FOUND.size
+        yield Item(subject, kind, offset, view[position : position + length])
+        position += length
 
 
 # Quota groups

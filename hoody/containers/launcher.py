@@ -130,12 +130,16 @@ def mount_overlay(lower: str, own: str, target: str, base: int) -> None:
 
     An idmapped upper is writable only where who mounts has an id that is mapped there: so
     it is done as root of the container's range (else the mount turns read-only, EOVERFLOW).
+
+    What is above says by itself what it is: it refers to nothing below by a path (C{redirect_dir})
+    nor for content (C{metacopy}), as a snapshot of it could not be told from what they mean.
     """
     _checked(_libc.prctl(_PR_SET_SECUREBITS, _SECBIT_NO_SETUID_FIXUP, 0, 0, 0), "prctl")
     os.setresgid(base, base, 0)
     os.setresuid(base, base, 0)
     try:
-        options = f"lowerdir={lower},upperdir={own}/upper,workdir={own}/work,metacopy=off"
+        options = f"lowerdir={lower},upperdir={own}/upper,workdir={own}/work"
+        options += ",metacopy=off,redirect_dir=nofollow"
         mount("overlay", target, "overlay", MS_NOSUID | MS_NODEV, options)
     finally:
         os.setresuid(0, 0, 0)

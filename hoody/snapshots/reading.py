@@ -102,12 +102,12 @@ class Reading:
     async def diff(
         self, container: Container, before: Path, after: Path, offset: int, limit: int
     ) -> dict[str, Any]:
-        """@return: C{added}, C{changed}, C{removed}, and C{total}, of those on this page."""
+        """@return: what of C{after} differs, and what of C{before} is not there any more."""
+        image = self._image(container)
         order = {
             "kind": "diff",
-            **self._image(container),
-            "before": str(before),
-            "after": str(after),
+            "before": {"record": str(before), **image},
+            "after": {"record": str(after), **image},
             "offset": offset,
             "limit": limit,
         }

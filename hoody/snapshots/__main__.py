@@ -1,0 +1,173 @@
+"""
+The process that reads what is in snapshots, so that the server need not wait:
+C{python -m hoody.snapshots}, see L{hoody.snapshots.orders}.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from hoody.containers.images import confinement
+from hoody.errors import CallerError, HoodyError, Unavailable
+from hoody.snapshots.differences import diff
+from hoody.snapshots.manifest import ROOT, Entry
+from hoody.snapshots.orders import (
+    Compared,
+    Done,
+    Line,
+    Order,
+    Progress,
+    Scanned,
+    Side,
+    Totals,
+    Verified,
+    read_order,
+    write,
+)
+from hoody.snapshots.record import Damaged, Record, load, save
+from hoody.snapshots.scan import Reading, image_record, scan
+from hoody.snapshots.verification import Expected, Snapshot, Verification
+
+_PAUSE = 0.25
+"""Seconds between two lines of progress."""
+_MOST_ORDER = 1024**2
+_NICE = 10
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Answer:
+    """Lines on stdout."""
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+
+    def say(self, sentence: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if now - self._told >= _PAUSE:
+            self._told = now
+            self.write(Line(progress=Progress(sentence=sentence, done=done, total=total)))
+
+    def write(self, line: Line) -> None:
+        data = write(line)
+        while data:
+            data = data[os.write(1, data) :]
+
+
+def _scan(order: Order, answer: Answer) -> Scanned:
+    reading = Reading(answer.say)
+    image = image_record(Path(order.image), Path(order.image_manifest), reading)
+    found = scan(_trees(order), image, _base(order.base), reading)
+    return Scanned(
+        digest=found.record.header.digest,
+        record_sha256=save(found.record, Path(order.into)),
+        size=found.size,
+        entries=sum(len(entries) for entries in found.record.trees.values()),
+        bytes_read=found.bytes_read,
+    )
+
+
+def _base(path: str | None) -> Record | None:
+    """One that is of no use only makes it slower."""
+    try:
+        return load(Path(path)) if path else None
+    except Damaged:
+        return None
+
+
+def _trees(order: Order) -> dict[str, Path]:
+    if ROOT not in order.trees:
+        raise CallerError(f"trees: {ROOT} is missing.")
+    return {name: Path(path) for name, path in order.trees.items()}
+
+
+def _verify(order: Order, answer: Answer) -> Verified:
+    reading = Reading(answer.say)
+    found = Verification(reading)
+    snapshot = Snapshot(
+        trees=_trees(order),
+        record=Path(order.record),
+        image_record=Path(order.image_manifest),
+    )
+    expected = Expected(digest=order.digest, record_sha256=order.record_sha256)
+    found.run(snapshot, Path(order.image), expected)
+    return Verified(
+        valid=not found.mismatches,
+        digest=found.digest,
+        mismatches=tuple(found.mismatches),
+        entries=found.entries,
+        bytes_read=reading.done,
+    )
+
+
+def _diff(order: Order, answer: Answer) -> Compared:
+    images: dict[str, Record] = {}
+    reading = Reading(answer.say)
+
+    def whole(side: Side | None) -> dict[str, list[Entry]]:
+        if side is None:
+            raise CallerError("before and after are needed to compare; give both.")
+        place = side.image_manifest
+        if place not in images:
+            images[place] = image_record(Path(side.image), Path(place), reading)
+        return load(Path(side.record)).whole(images[place])
+
+    found = diff(whole(order.before), whole(order.after))
+    page = found.page(order.offset, order.limit)
+    return Compared(
+        added=page.added,
+        changed=page.changed,
+        removed=page.removed,
+        totals=Totals(
+            added=len(found.added), changed=len(found.changed), removed=len(found.removed)
+        ),
+    )
+
+
+_WAYS: dict[str, Callable[[Order, Answer], Done]] = {
+    "scan": _scan,
+    "verify": _verify,
+    "diff": _diff,
+}
+
+
+def _as_error(error: Exception) -> HoodyError:
+    """What went wrong, as a sentence and by whose doing."""
+    if isinstance(error, HoodyError):
+        return error
+    if isinstance(error, MemoryError):
+        return CallerError("There is too much in the snapshot to be read in the memory there is.")
+    if isinstance(error, OSError) and error.errno in _FULL:
+        return Unavailable("The disk is full; delete some snapshots, or give it more room.")
+    if isinstance(error, msgspec.MsgspecError):
+        return CallerError(f"The order is none: {error}.")
+    sys.excepthook(type(error), error, error.__traceback__)
+    return HoodyError(f"The snapshot could not be read, by a fault of the server's: {error!r}.")
+
+
+def main() -> int:
+    gc.disable()  # it ends soon, and has a million small things that refer to no other
+    answer = Answer()
+    try:
+        order = read_order(sys.stdin.buffer.read(_MOST_ORDER))
+        confinement.die_with_parent(order.parent)
+        os.nice(_NICE)
+        answer.write(Line(done=_WAYS[order.kind](order, answer)))
+    except BrokenPipeError:
+        return 1  # nobody listens
+    except Exception as error:
+        found = _as_error(error)
+        answer.write(Line(error=found.sentence, status=found.status))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
