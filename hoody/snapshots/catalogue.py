@@ -24,6 +24,7 @@ from hoody.containers.storage import trouble
 from hoody.errors import CallerError, Conflict, DatabaseAway, HoodyError, NoSuchThing
 from hoody.interfaces import IStore, ITransaction
 from hoody.later import sleep
+from hoody.snapshots.orders import Compared, Scanned, Verified
 from hoody.snapshots.reading import Reading, Tell
 from hoody.snapshots.snapshot import (
     NOW,
@@ -267,12 +268,12 @@ class Catalogue:
         return await self._has_been_read(snapshot, found, self._since(order))
 
     async def _has_been_read(
-        self, snapshot: Snapshot, found: dict[str, Any], duration_ms: float
+        self, snapshot: Snapshot, found: Scanned, duration_ms: float
     ) -> Snapshot:
-        changes = {
-            "digest": found["digest"],
-            "record": found["record_sha256"],
-            "size": found["size"],
+        changes: dict[str, Any] = {
+            "digest": found.digest,
+            "record": found.record_sha256,
+            "size": found.size,
             "duration_ms": duration_ms,
         }
 
@@ -436,7 +437,7 @@ class Catalogue:
 
     async def diff(
         self, keeper: Keeper, before: str, after: str, offset: int, limit: int
-    ) -> dict[str, Any]:
+    ) -> Compared:
         """
         What one has that the other has not.
 
@@ -463,7 +464,7 @@ class Catalogue:
 
     async def _diff_to_now(
         self, keeper: Keeper, one: Snapshot, offset: int, limit: int
-    ) -> dict[str, Any]:
+    ) -> Compared:
         present = new_id(self.now)
         container_id = keeper.container.id
         await deferToThread(self.fleet.storage.flush)
@@ -471,12 +472,12 @@ class Catalogue:
         try:
             kept = self.fleet.storage.snapshot_path(container_id, present)
             record = await self._record(keeper, one)
-            now = await self.reading.scan_present(keeper.container, kept, _tell_nobody)
-            return await self.reading.diff(keeper.container, record, now, offset, limit)
+            await self.reading.scan(keeper.container, present, _tell_nobody)
+            return await self.reading.diff(keeper.container, record, kept / RECORD, offset, limit)
         finally:
             await self._forget_files(container_id, present)
 
-    async def verify(self, keeper: Keeper, name: str, tell: Tell) -> dict[str, Any]:
+    async def verify(self, keeper: Keeper, name: str, tell: Tell) -> Verified:
         """
         Read all of one anew.
 
@@ -490,9 +491,7 @@ class Catalogue:
                 " that is done soon."
             )
         with self.using(snapshot):
-            return await self.reading.verify(
-                keeper.container, snapshot.id, snapshot.digest, snapshot.record, tell
-            )
+            return await self.reading.verify(keeper.container, snapshot, tell)
 
     def _event(self, what: str, container: Container, snapshot: Snapshot, order: Order) -> Event:
         return Event(

@@ -25,8 +25,10 @@ from hoody.resources.api.events import EventsFace
 from hoody.resources.api.images import ImagesFace
 from hoody.resources.api.inside import InsideFace
 from hoody.resources.api.ledger import LedgerFace
+from hoody.resources.api.snapshots import SnapshotsFace
 from hoody.resources.guard import Guard, PipeGuard
 from hoody.resources.progress import ProgressFace
+from hoody.snapshots.catalogue import Catalogue
 from hoody.store.memory import MemoryStore
 from tests.conftest import Serve
 from tests.support.api import Api, api, database_option, in_an_hour, issue, name
@@ -530,7 +532,9 @@ def routes() -> set[tuple[str, str]]:
     store, clock = MemoryStore(), Clock()
     keyring = Keyring(store, clock)
     guard = Guard(keyring, Suspects(1))
-    containers = ContainersFace(store, cast(Fleet, None), "hoody.localhost", "box")
+    containers = ContainersFace(
+        store, cast(Fleet, None), cast(Catalogue, None), "hoody.localhost", "box"
+    )
     server = pages.server_pages(
         lambda _: {},
         metrics=bytes,
@@ -542,6 +546,7 @@ def routes() -> set[tuple[str, str]]:
             EventsFace(store, Feed(), guard, clock),
             containers,
             InsideFace(store, cast(Fleet, None), containers),
+            SnapshotsFace(store, cast(Catalogue, None), containers),
             ImagesFace(store, cast(Fleet, None), cast(Workshop, None)),
             LedgerFace(cast(Fleet, None), "d"),
         ),

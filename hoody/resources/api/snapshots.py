@@ -19,8 +19,9 @@ from hoody.resources.api.containers import ONE, ContainersFace, find_container
 from hoody.resources.api.operations import Call, Operation, Pagination, pagination
 from hoody.resources.api.reading import whole
 from hoody.resources.api.telling import told
+from hoody.snapshots import differences
 from hoody.snapshots.catalogue import Catalogue, Wish
-from hoody.snapshots.reading import Tell, shown
+from hoody.snapshots.reading import Tell, place_in
 from hoody.snapshots.snapshot import Snapshot
 
 ALL = ONE + "/snapshots"
@@ -121,7 +122,7 @@ class Difference(msgspec.Struct, kw_only=True):
 
 
 class Differences(msgspec.Struct, kw_only=True):
-    """Together they are a page of all that differs: added first, then changed, then removed."""
+    """Together they are a page of all that differs, by path."""
 
     added: list[Difference]
     changed: list[Difference]
@@ -324,17 +325,19 @@ class SnapshotsFace:
             self._catalogue.diff(keeper, snapshot, other, query.offset, query.limit)
         )
 
-        def rows(name: str) -> list[Difference]:
+        def rows(some: tuple[differences.Difference, ...]) -> list[Difference]:
+            own = keeper.container
             return [
-                Difference(path=shown(each["path"], keeper.container), size=each["size"])
-                for each in found[name]
+                Difference(path=place_in(own, each.tree, each.path), size=each.size)
+                for each in some
             ]
 
+        totals = found.totals
         return Differences(
-            added=rows("added"),
-            changed=rows("changed"),
-            removed=rows("removed"),
-            pagination=pagination(query, found["total"]),
+            added=rows(found.added),
+            changed=rows(found.changed),
+            removed=rows(found.removed),
+            pagination=pagination(query, totals.added + totals.changed + totals.removed),
         )
 
     async def verify_snapshot(self, call: Call, container: str, snapshot: str) -> Verified | None:
@@ -342,12 +345,13 @@ class SnapshotsFace:
 
         async def verify(tell: Tell) -> Verified:
             found = await self._catalogue.verify(keeper, snapshot, tell)
+            own = keeper.container
             return Verified(
-                valid=found["valid"],
-                digest=found["digest"],
+                valid=found.valid,
+                digest=found.digest,
                 mismatches=[
-                    Mismatch(path=shown(each["path"], keeper.container), problem=each["problem"])
-                    for each in found["mismatches"]
+                    Mismatch(path=place_in(own, each.tree, each.path), problem=each.problem)
+                    for each in found.mismatches
                 ],
             )
 
