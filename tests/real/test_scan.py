@@ -318,7 +318,8 @@ def test_the_size_of_a_delta_is_what_was_written_since(disk: Disk) -> None:
 
 
 def test_a_sparse_file_of_any_size_is_read_at_once(disk: Disk) -> None:
-    os.truncate(os.open(disk.data / "huge", os.O_WRONLY | os.O_CREAT), 2**63 - 1 - 4096)
+    with (disk.data / "huge").open("wb") as file:
+        file.truncate(2**63 - 4096)
     disk.snapshot("one")
     assert disk.scan("one")["bytes_read"] < 8 * MEBI
 
@@ -331,6 +332,7 @@ def _writable(path: Path) -> Iterator[None]:
     run("btrfs", "property", "set", "-f", "-ts", str(path), "ro", "false")
     try:
         yield
+        run("sync", "-f", str(path))
     finally:
         run("btrfs", "property", "set", "-ts", str(path), "ro", "true")
 
@@ -418,3 +420,15 @@ def test_what_can_still_change_is_refused(disk: Disk) -> None:
     lines = said({**order, "trees": {"root": str(disk.live / "root")}, "into": "/dev/null"})
     assert lines[-1]["status"] == 500
     assert "read-only" in lines[-1]["error"]
+
+
+def test_a_snapshot_that_was_written_to_is_no_base(disk: Disk) -> None:
+    """Nor does it stand in the way of those that come after it."""
+    _fill(disk.data)
+    disk.snapshot("one")
+    volume = disk.place / "one/volume-data"
+    with _writable(volume):
+        _flip(volume / "file", 5)
+    disk.scan("one")
+    disk.snapshot("two")
+    assert _same_as_anew(disk, "two", "one") > 400_000
