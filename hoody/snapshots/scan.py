@@ -79,10 +79,15 @@ def scan(trees: Mapping[str, Path], image: Record, base: Record | None, reading:
         found[name], states[name] = entries, tree.state(len(entries))
         own = {entry.inode for entry in entries}
         extents = [extent for extent in changed.extents if extent.inode in own]
-        size += changes.taken(tree.path, extents, tree.since or image.header.trees[ROOT].changed)
+        size += changes.taken(tree.path, extents, tree.since or _older(name, image))
     whole = {**found, ROOT: merged(image.trees[ROOT], found[ROOT])}
     header = Header(version=VERSION, image=image.header.digest, digest=digest(whole), trees=states)
     return Scan(record=Record(header=header, trees=found), size=size, bytes_read=reading.done)
+
+
+def _older(name: str, image: Record) -> int:
+    """The transaction up to which blocks in a tree can be the image's, shared by overlayfs."""
+    return image.header.trees[ROOT].changed if name == ROOT else 0
 
 
 class _Tree:
