@@ -187,6 +187,7 @@ class _Giver:
     def __init__(self, descriptor: int, identity: Identity) -> None:
         self.descriptor = descriptor
         self.identity = identity
+        os.fsync(descriptor)  # of an image, some may be in memory only
         self.extents = btrfs.extents(descriptor)
         self._size = os.fstat(descriptor).st_size
         self._block = os.fstatvfs(descriptor).f_bsize

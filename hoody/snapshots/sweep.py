@@ -77,7 +77,7 @@ class Sweep:
 
     def _over(self, result: object) -> None:
         self._running = None
-        if isinstance(result, Failure) and not result.check(CancelledError):
+        if isinstance(result, Failure) and not isinstance(result.value, CancelledError):
             _log.failure("blocks are shared later", failure=result)
 
     async def _run(self) -> None:
