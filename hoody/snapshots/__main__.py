@@ -26,6 +26,7 @@ from hoody.snapshots.orders import (
     Order,
     Progress,
     Scanned,
+    Shared,
     Side,
     Totals,
     Verified,
@@ -131,10 +132,18 @@ def _diff(order: Order, answer: Answer) -> Compared:
     )
 
 
+def _share(order: Order, answer: Answer) -> Shared:
+    from hoody.snapshots import deduping  # brings much along that others do not wait for
+
+    deduping.be_in_nobodys_way()
+    return deduping.Sweep(Path(order.storage), Reading(answer.say), order.rate).run()
+
+
 _WAYS: dict[str, Callable[[Order, Answer], Done]] = {
     "scan": _scan,
     "verify": _verify,
     "diff": _diff,
+    "share": _share,
 }
 
 

@@ -548,7 +548,7 @@ def routes() -> set[tuple[str, str]]:
             InsideFace(store, cast(Fleet, None), containers),
             SnapshotsFace(store, cast(Catalogue, None), containers),
             ImagesFace(store, cast(Fleet, None), cast(Workshop, None)),
-            LedgerFace(cast(Fleet, None), "d"),
+            LedgerFace(cast(Fleet, None), lambda _: 0, "d"),
         ),
     )
     pipe_guard = PipeGuard(guard, is_open=True)
