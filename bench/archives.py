@@ -37,7 +37,7 @@ class Archive(Protocol):
         ...
 
     def forget(self) -> None:
-        """All that was kept."""
+        """All that was kept, at the end."""
         ...
 
 
@@ -72,9 +72,7 @@ class Snapshots:
         self.house.ask("PATCH", f"{self._path}/{name}")
 
     def forget(self) -> None:
-        while some := self.house.ask("GET", f"{self._path}?limit=100")["snapshots"]:
-            for each in some:
-                self.house.ask("DELETE", f"{self._path}/{each['name']}")
+        """They go with the container."""
 
 
 @define(eq=False)

@@ -226,8 +226,12 @@ def _restore(place: Place) -> Measured:
             if number < place.scale.rival_restores:
                 for server in (BTRFS, RESTIC):
                     theirs[server].append(archives[server].put_back() * 1e3)
+        place.change("restore-hoody", 100_000)
+        following = _Kept()
+        following.keep(HOODY, ours)
     asked = _spread(states.asked, prefix="asked_")
-    yield HOODY, {**_spread(states.answered), **asked, "broken": states.broken}
+    rest = {"broken": states.broken, "next_ms": following.ms(HOODY)[0]}
+    yield HOODY, {**_spread(states.answered), **asked, **rest}
     for server, times in theirs.items():
         yield server, _spread(times)
 
