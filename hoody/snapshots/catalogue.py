@@ -306,8 +306,8 @@ class Catalogue:
             if keeper is None or self.is_used(snapshot) or self._unreadable.is_put_off(snapshot):
                 continue
             try:
-                with self.using(snapshot):
-                    found = await self.reading.scan(keeper.container, snapshot.id, _tell_nobody)
+                # Whoever wants to delete it meanwhile may.
+                found = await self.reading.scan(keeper.container, snapshot.id, _tell_nobody)
             except (HoodyError, OSError) as error:
                 self._unreadable.put_off(snapshot)
                 said = getattr(error, "sentence", str(error))
