@@ -22,6 +22,7 @@ FIRST_INODE = 256
 
 _CREATE = 0x5000940E
 _DESTROY = 0x5000940F
+_DESTROY_NUMBER = 0x5000943F
 _SNAPSHOT = 0x50009417
 _SET_FLAGS = 0x4008941A
 _QUOTA = 0xC0109428
@@ -36,10 +37,10 @@ _SEARCH = 0xD0009411
 _SEARCH_LONG = 0xC0709411
 _DESCRIBE = 0x81F8943C
 _SHARE = 0xC0189436
-_READ_ONLY = 1 << 1
+_READ_ONLY, _BY_NUMBER = 1 << 1, 1 << 4
 _ENABLE, _SIMPLE = 1, 4
 _MAX_REFERENCED = 1 << 0
-_ROOTS, _ROOT_ITEM = 1, 132
+_ROOTS, _ROOT_ITEM, _ROOT_REF = 1, 132, 156
 _GROUPS = Path("/sys/fs/btrfs")
 
 INODE_ITEM, EXTENT_DATA = 1, 108
@@ -93,9 +94,26 @@ def delete(path: Path) -> None:
     _name_in(path, _DESTROY, struct.pack("q4088s", 0, path.name.encode()))
 
 
+def delete_within(path: Path) -> None:
+    """Delete all subvolumes that somebody has made in one, be it sealed or not."""
+    unseal(path)
+    own = identity(path)
+    # Those that are made now are nobody's: whoever could make them does not run.
+    found = search(path, _ROOTS, (own, _ROOT_REF, 0), (own, _ROOT_REF, _TOP))
+    for number, folder, name in [(item.offset, *_reference(item.data)) for item in found]:
+        above = _of(path, _LOOKUP, struct.pack("QQ4080s", own, folder, b""))[16:]
+        delete_within(path / os.fsdecode(above.partition(b"\0")[0]) / name)
+        _of(path, _DESTROY_NUMBER, struct.pack("qQQ32sQ4032x", 0, 0, _BY_NUMBER, b"", number))
+
+
 def seal(path: Path) -> None:
     """Let nobody change it any more."""
     _of(path, _SET_FLAGS, struct.pack("Q", _READ_ONLY))
+
+
+def unseal(path: Path) -> None:
+    """The reverse of L{seal}."""
+    _of(path, _SET_FLAGS, struct.pack("Q", 0))
 
 
 def identity(path: Path) -> int:
@@ -396,6 +414,12 @@ def _exists(path: Path, subvolume: int) -> bool:
     )
     answer = _of(path, _SEARCH, key.ljust(4096, b"\0"))
     return bool(struct.unpack_from("I", answer, 64)[0])
+
+
+def _reference(data: memoryview) -> tuple[int, str]:
+    """The folder that a subvolume is in, and its name there (C{struct btrfs_root_ref})."""
+    folder, length = struct.unpack_from("<Q8xH", data)
+    return folder, os.fsdecode(bytes(data[18 : 18 + length]))
 
 
 def _name_in(path: Path, request: int, words: bytes) -> None:
