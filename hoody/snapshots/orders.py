@@ -12,9 +12,10 @@ from typing import Literal
 import msgspec
 
 from hoody.snapshots.differences import Difference
+from hoody.snapshots.errands import Arrived, Arriving, Leaving, Left
 from hoody.snapshots.verification import Mismatch
 
-Kind = Literal["scan", "verify", "diff"]
+Kind = Literal["scan", "verify", "diff", "export", "import"]
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,7 +35,7 @@ class Order(
     @ivar parent: the pid of who asks; with its end all of it ends. The one that started the
         process, if left out.
 
-    Of C{scan} and C{verify}:
+    Of C{scan}, C{verify} and C{export}:
 
     @ivar image: the image's subvolume.
     @ivar image_manifest: where the image's record is, or will be.
@@ -53,6 +54,8 @@ class Order(
     Of C{diff}:
 
     @ivar before: with C{after}; C{offset} and C{limit} count all differences, by tree and path.
+
+    @ivar leaving: of C{export}; C{arriving}: of C{import}.
     """
 
     kind: Kind
@@ -69,6 +72,8 @@ class Order(
     after: Side | None = None
     offset: int = 0
     limit: int = 1000
+    leaving: Leaving | None = None
+    arriving: Arriving | None = None
 
 
 class Scanned(msgspec.Struct, frozen=True, kw_only=True, tag="scan", tag_field="kind"):
@@ -116,7 +121,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True, tag="diff", tag_field=
     totals: Totals
 
 
-Done = Scanned | Verified | Compared
+Done = Scanned | Verified | Compared | Arrived | Left
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
