@@ -57,6 +57,8 @@ def check(tree: str, entries: Iterable[Entry]) -> None:
 
 def _fault(tree: str, entry: Entry, seen: dict[str, Entry]) -> str:
     folder = seen.get(entry.path.rpartition("/")[0])
+    if entry.path.startswith("/"):
+        return "has a slash before it"
     if entry.path and (folder is None or folder.kind != "folder"):
         return "is in no folder"
     if entry.path and not _is_name(entry.path.rpartition("/")[2]):
