@@ -57,6 +57,11 @@ def details(event: Event) -> str:
         words.append("its " + ", ".join(data["changed"]))
     if data.get("scopes"):
         words.append("for " + ", ".join(data["scopes"]))
+    if data.get("container"):
+        named = f"{data['name']} " if data.get("alias") and data.get("name") else ""
+        words.append(f"{named}of {data['container']}")
+    if data.get("undo"):
+        words.append(f"what was there is {data['undo']}")
     if data.get("error"):
         words.append(str(data["error"]))
     return "; ".join(words)

@@ -46,7 +46,8 @@ INODE_ITEM, EXTENT_DATA = 1, 108
 _EXTENTS, _EXTENT_ITEM = 2, 168
 _IDENTITIES, _IDENTITY = 9, 251
 _TOP = 2**64 - 1
-_ROOM, _SMALL_ROOM = 256 * 1024, 64 * 1024
+_HEAD, _ROOM, _SMALL_ROOM = 112, 256 * 1024, 64 * 1024
+"""Bytes of what is searched for, and of what is found: one item is never larger than a block."""
 _FOUND = struct.Struct("<QQQII")
 
 
@@ -145,12 +146,13 @@ def flush(path: Path) -> None:
 
 class Subvolume(NamedTuple):
     """
-    @ivar generation: of the transaction that changed it last.
-    @ivar made: that of the transaction that made it.
+    @ivar changed: the number of the transaction that last changed what is in it: which to be
+        copied, or moved on the disk, does not.
+    @ivar made: that of the transaction that made it; of a snapshot, all before is in it.
     @ivar identity: 16 bytes, as C{parent}: of the one that this is a snapshot of; or zeros.
     """
 
-    generation: int
+    changed: int
     made: int
     is_read_only: bool
     identity: bytes
@@ -160,10 +162,10 @@ class Subvolume(NamedTuple):
 def describe(path: Path) -> Subvolume:
     """The subvolume that a directory is in (C{BTRFS_IOC_GET_SUBVOL_INFO})."""
     answer = _of(path, _DESCRIBE, bytes(504))
-    generation, flags, identity, parent = struct.unpack_from("<QQ16s16s", answer, 280)
-    made = struct.unpack_from("<Q", answer, 352)[0]
+    flags, identity, parent = struct.unpack_from("<Q16s16s", answer, 288)
+    changed, made = struct.unpack_from("<QQ", answer, 344)
     # In a tree's item, this is another bit than in the flags of an ioctl.
-    return Subvolume(generation, made, bool(flags & 1), identity, parent)
+    return Subvolume(changed, made, bool(flags & 1), identity, parent)
 
 
 Key = tuple[int, int, int]
@@ -187,7 +189,7 @@ def search(path: Path, tree: int, first: Key, last: Key, since: int = 0) -> Iter
     @param tree: 0 for that of the subvolume.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    buffer = bytearray(112 + _ROOM)
+    buffer = bytearray(_HEAD + _ROOM)
     try:
         while first <= last:
             count = _search_once(descriptor, buffer, tree, first, last, since)
@@ -213,12 +215,12 @@ def births(path: Path, places: Iterable[int]) -> Iterator[tuple[int, int]]:
     it was first written, whoever shares it now. Of what is none it says nothing.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    buffer = bytearray(112 + _SMALL_ROOM)
+    buffer = bytearray(_HEAD + _SMALL_ROOM)
     try:
         for place in places:
             first, last = (place, _EXTENT_ITEM, 0), (place, _EXTENT_ITEM, _TOP)
             if _search_once(descriptor, buffer, _EXTENTS, first, last, 0):
-                yield place, struct.unpack_from("<Q", buffer, 112 + _FOUND.size + 8)[0]
+                yield place, struct.unpack_from("<Q", buffer, _HEAD + _FOUND.size + 8)[0]
     finally:
         os.close(descriptor)
 
@@ -243,13 +245,13 @@ def _search_once(
     """@return: how many items there are in the buffer now."""
     owners = (first[0], last[0], first[2], last[2])
     key = (tree, *owners, since, _TOP, first[1], last[1], 2**32 - 1, 0)
-    struct.pack_into("<7Q4I32xQ", buffer, 0, *key, _ROOM)
+    struct.pack_into("<7Q4I32xQ", buffer, 0, *key, len(buffer) - _HEAD)
     fcntl.ioctl(descriptor, _SEARCH_LONG, buffer)
     return int(struct.unpack_from("<I", buffer, 64)[0])
 
 
 def _items(buffer: bytearray, count: int) -> Iterator[Item]:
-    view, position = memoryview(buffer), 112
+    view, position = memoryview(buffer), _HEAD
     for _ in range(count):
         _, subject, offset, kind, length = _FOUND.unpack_from(buffer, position)
         position += _FOUND.size

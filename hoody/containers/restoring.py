@@ -81,7 +81,7 @@ class Restoring:
         )
         await deferToThread(
             self._states.prepare,
-            *(own.id, wanted.snapshot.id, [each.name for each in own.volumes]),
+            *(own.id, wanted.snapshot.id, [each.name for each in own.volumes], own.disk_limit),
             msgspec.json.encode(note),
         )
         run = self._keeper.run if note.ran else None

@@ -110,11 +110,17 @@ class States:
     # Put back
 
     def prepare(
-        self, container_id: str, snapshot_id: str, volumes: list[str], note: bytes
+        self,
+        container_id: str,
+        snapshot_id: str,
+        volumes: list[str],
+        most: int | None,
+        note: bytes,
     ) -> None:
         """
         Make what is to take the place of the state. A volume that was not there then is empty.
 
+        @param most: see L{Storage.limit_container}.
         @param note: kept with it, see L{returned}.
         """
         self.drop(container_id)
@@ -127,6 +133,7 @@ class States:
                 btrfs.create(path / f"{VOLUME}{volume}")
         self._go_on_from(path, source)
         self._count(container_id)
+        self.storage.limit_each(path, most)
         (path / _RETURNED).write_bytes(note)
 
     def _go_on_from(self, path: Path, source: Path) -> None:

@@ -371,7 +371,12 @@ class Storage:
             self.join_group(container_id)
             btrfs.limit(self.root, most, group)
         else:
-            for subvolume in subvolumes(self.state_path(container_id)):
+            self.limit_each(self.state_path(container_id), most)
+
+    def limit_each(self, state: Path, most: int | None) -> None:
+        """Let each of its subvolumes have so many bytes, where they can have none together."""
+        if self.limits and not self.is_simple:
+            for subvolume in subvolumes(state):
                 btrfs.limit(subvolume, most)
 
     def join_group(self, container_id: str) -> None:

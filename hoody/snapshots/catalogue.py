@@ -18,7 +18,7 @@ from hoody.audit.events import Event
 from hoody.containers.container import Container
 from hoody.containers.fleet import Fleet
 from hoody.containers.keeper import Keeper
-from hoody.containers.orders import Order, Return
+from hoody.containers.orders import CouldNot, Order, Return
 from hoody.containers.states import RECORD, States
 from hoody.containers.storage import trouble
 from hoody.errors import CallerError, Conflict, DatabaseAway, HoodyError, NoSuchThing
@@ -38,6 +38,10 @@ from hoody.snapshots.snapshot import (
 from hoody.units import moment, new_id
 
 DATABASE_PAUSE = 0.5
+FIRST_PAUSE, LAST_PAUSE = 1.0, 86400.0
+"""Seconds until one that could not be read is tried again."""
+EXPIRY = "expiry"
+"""Who deletes those whose time is over, as the audit names it."""
 
 _log = Logger(namespace="hoody.snapshots")
 
@@ -86,6 +90,10 @@ class Catalogue:
     fleet: Fleet
     reading: Reading
     _uses: Counter[str] = field(factory=Counter, init=False)
+    _unreadable: PutOff = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._unreadable = PutOff(self._reactor)
 
     @property
     def _states(self) -> States:
@@ -175,6 +183,8 @@ class Catalogue:
             async with keeper.standing_still() as paused:
                 state = await deferToThread(self._states.keep, container_id, snapshot_id)
             pause = (self._reactor.seconds() - begun) * 1000 if paused is not None else 0.0
+        except TimeoutError as error:
+            raise CouldNot(f"The snapshot was not taken: {error}; try again.") from error
         except OSError as error:
             raise trouble(error) from error
         finally:
@@ -293,10 +303,16 @@ class Catalogue:
             unread = await transaction.snapshots.unread(self.fleet.server_id)
         for snapshot in unread:
             keeper = self.fleet.keepers.get(snapshot.container_id)
-            if keeper is None or self.is_used(snapshot):
+            if keeper is None or self.is_used(snapshot) or self._unreadable.is_put_off(snapshot):
                 continue
-            with self.using(snapshot):
-                found = await self.reading.scan(keeper.container, snapshot.id, _tell_nobody)
+            try:
+                with self.using(snapshot):
+                    found = await self.reading.scan(keeper.container, snapshot.id, _tell_nobody)
+            except (HoodyError, OSError) as error:
+                self._unreadable.put_off(snapshot)
+                said = getattr(error, "sentence", str(error))
+                _log.warn("{name} is read later: {reason}", name=snapshot.name, reason=said)
+            else:
                 await self._has_been_read(snapshot, found, snapshot.duration_ms)
 
     async def _reconcile(self, container_id: str, snapshot_id: str) -> None:
@@ -402,8 +418,10 @@ class Catalogue:
             if keeper is None or self.is_used(snapshot):
                 continue
             async with self._store.transaction() as transaction:
-                found = await self._own(transaction, keeper)
-                order = self.fleet.order("expiry", by_hand=False)
+                found = await transaction.containers.find(snapshot.container_id, for_change=True)
+                if found is None or self.is_used(snapshot):
+                    continue
+                order = self.fleet.order(EXPIRY, by_hand=False)
                 await self._remove(transaction, found, snapshot, order, "expired")
             await self._forget(snapshot)
 
@@ -511,6 +529,23 @@ class Catalogue:
             request_id=order.request_id,
             key=order.key,
         )
+
+
+@define(eq=False)
+class PutOff:
+    """Snapshots that could not be read: tried again ever more rarely, once a day at least."""
+
+    _reactor: Any
+    _pauses: dict[str, float] = field(factory=dict, init=False)
+    _due: dict[str, float] = field(factory=dict, init=False)
+
+    def put_off(self, snapshot: Snapshot) -> None:
+        pause = self._pauses.get(snapshot.id, FIRST_PAUSE)
+        self._pauses[snapshot.id] = min(2 * pause, LAST_PAUSE)
+        self._due[snapshot.id] = self._reactor.seconds() + pause
+
+    def is_put_off(self, snapshot: Snapshot) -> bool:
+        return bool(self._reactor.seconds() < self._due.get(snapshot.id, 0.0))
 
 
 @frozen(kw_only=True)

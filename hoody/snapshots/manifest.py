@@ -31,6 +31,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
+from itertools import islice
+from operator import attrgetter
 from typing import Literal
 
 import msgspec
@@ -101,19 +103,16 @@ def digest(trees: Mapping[str, Iterable[Entry]]) -> str:
     """
     found = sha256()
     for name in sorted(trees):
-        lines = [f"tree\t{name}\n"]
-        for entry in trees[name]:
-            lines.append(line(entry))
-            if len(lines) >= _AT_ONCE:
-                found.update("".join(lines).encode())
-                lines.clear()
-        found.update("".join(lines).encode())
+        found.update(f"tree\t{name}\n".encode())
+        lines = map(line, trees[name])
+        while part := "".join(islice(lines, _AT_ONCE)):
+            found.update(part.encode())
     return f"sha256:{found.hexdigest()}"
 
 
 def in_order(entries: Iterable[Entry]) -> list[Entry]:
     # The order of code points is that of the bytes of UTF-8.
-    return sorted(entries, key=lambda entry: entry.path)
+    return sorted(entries, key=attrgetter("path"))
 
 
 def grouped(entries: Iterable[Entry]) -> list[Entry]:

@@ -21,8 +21,7 @@ def merged(image: Sequence[Entry], upper: Sequence[Entry]) -> list[Entry]:
     below = [entry for entry in _shown(image, upper) if not is_whiteout(entry)]
     if len(below) < len(image):
         below = _regrouped(below)
-    if len(above) < len(upper):
-        above = _regrouped(above)
+    # Whiteouts share inodes with each other alone: what is above is grouped without them.
     return in_order([*below, *above])
 
 

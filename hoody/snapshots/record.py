@@ -25,16 +25,15 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """
     Of the subvolume that a tree is in.
 
-    @ivar generation: of the transaction that changed it last.
-    @ivar is_cut: whether that is the one that made it: only then what is in the record is all
-        that came before.
+    @ivar changed: the transaction that last changed what is in it.
+    @ivar made: the one that made it. If it was changed later, this says nothing of others.
     @ivar identity: of the subvolume, in hexadecimal digits, as C{parent}: of the one that it is
         a snapshot of.
     """
 
     entries: int
-    generation: int
-    is_cut: bool
+    changed: int
+    made: int
     identity: str
     parent: str
 

@@ -79,12 +79,15 @@ def scan(trees: Mapping[str, Path], image: Record, base: Record | None, reading:
         found[name], states[name] = entries, tree.state(len(entries))
         own = {entry.inode for entry in entries}
         extents = [extent for extent in changed.extents if extent.inode in own]
-        size += changes.taken(
-            tree.path, extents, tree.since or image.header.trees[ROOT].generation
-        )
+        size += changes.taken(tree.path, extents, tree.since or _older(name, image))
     whole = {**found, ROOT: merged(image.trees[ROOT], found[ROOT])}
     header = Header(version=VERSION, image=image.header.digest, digest=digest(whole), trees=states)
     return Scan(record=Record(header=header, trees=found), size=size, bytes_read=reading.done)
+
+
+def _older(name: str, image: Record) -> int:
+    """The transaction up to which blocks in a tree can be the image's, shared by overlayfs."""
+    return image.header.trees[ROOT].changed if name == ROOT else 0
 
 
 class _Tree:
@@ -102,7 +105,7 @@ class _Tree:
         self._entries: list[Entry] = []
         state = base.header.trees.get(name) if base else None
         if base and state and _comes_from(path, self._subvolume, state):
-            self.since, self._entries = state.generation, base.trees[name]
+            self.since, self._entries = state.made, base.trees[name]
 
     def known(self, changed: changes.Changes) -> dict[int, Entry]:
         return {
@@ -126,8 +129,8 @@ def described(path: Path) -> btrfs.Subvolume:
 def state_of(subvolume: btrfs.Subvolume, entries: int) -> State:
     return State(
         entries=entries,
-        generation=subvolume.generation,
-        is_cut=subvolume.generation == subvolume.made,
+        changed=subvolume.changed,
+        made=subvolume.made,
         identity=subvolume.identity.hex(),
         parent=subvolume.parent.hex(),
     )
@@ -138,7 +141,7 @@ def _comes_from(path: Path, subvolume: btrfs.Subvolume, base: State) -> bool:
     Whether a state comes after another: both are snapshots of one subvolume, or it is one of
     a copy of the other. Numbers of transactions say nothing of two that have parted.
     """
-    if not base.is_cut or base.generation > subvolume.made:
+    if not base.changed <= base.made <= subvolume.made:
         return False
     if subvolume.parent == bytes(16):
         return False
@@ -159,7 +162,7 @@ def image_record(path: Path, cache: Path, reading: Reading) -> Record:
     """
     try:
         known = load(cache)
-        if known.header.trees[ROOT].generation == btrfs.describe(path).generation:
+        if known.header.trees[ROOT].changed == btrfs.describe(path).changed:
             return known
     except Damaged:
         pass

@@ -39,6 +39,7 @@ def test_every_block_to_paste_is_run_here() -> None:
         *("sender", "receiver", "three", "form", "watch", "poll", "token", "follow"),
         "container",
         "idle",
+        "snapshot",
     }
     assert README.count("```sh") == len(BLOCKS)
 
@@ -64,6 +65,13 @@ def test_a_container_and_its_sleep(tmp_path: Path, pool: Path, cluster: Postgres
         assert '"status_reason": "idle"' in told
         assert "X-Hoody-Wake: paused; dur=" in told
         assert "It runs" in told
+        since = house.run("staging", "cat /data/since")
+        told = paste("snapshot")
+        assert '"alias": "rollback-point"' in told
+        assert '"removed": [{"path": "/data/since"' in told
+        assert '"success": true' in told
+        assert '"name": "undo-' in told
+        assert house.run("staging", "cat /data/since") == since
     finally:
         house.close()
 

@@ -240,6 +240,10 @@ def test_details_are_said_in_few_words() -> None:
     said = words.details(event(data={"bytes": 412 * 1024 * 1024, "receivers": 3}))
     assert said == "412 MiB; to 3 receivers"
     assert words.details(event(data={"error": "gone", "digest": None})) == "gone"
+    taken = {"name": "snap-2026-05-04", "alias": "rollback-point", "container": "app"}
+    assert words.details(event(data=taken)) == "snap-2026-05-04 of app"
+    back = {**taken, "alias": None, "undo": "undo-2026-05-04-031500"}
+    assert words.details(event(data=back)) == "of app; what was there is undo-2026-05-04-031500"
 
 
 @pytest.mark.parametrize(

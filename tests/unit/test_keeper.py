@@ -259,7 +259,8 @@ class States:
 
     world: World
 
-    def prepare(self, container_id: str, snapshot_id: str, volumes: object, note: bytes) -> None:
+    def prepare(self, container_id: str, snapshot_id: str, *more: Any) -> None:
+        note = more[-1]
         self.world.step("prepare")
         self.world.prepared[container_id] = (self.world.kept[snapshot_id], note)
         self.world.step("prepared")
