@@ -173,6 +173,7 @@ class _Arrival:
             yield part
 
     def _seal(self, below: Below) -> None:
+        btrfs.commit(Path(below.image))  # from then on its numbers hold
         btrfs.seal(Path(below.image))
         record = image_record(Path(below.image), Path(below.image_manifest), self._reading)
         expected = self._reader.header.image.digest

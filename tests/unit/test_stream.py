@@ -38,6 +38,7 @@ from hoody.snapshots.stream import (
 _NAMES = st.text(
     st.characters(exclude_characters="/\0", exclude_categories=()), min_size=1, max_size=9
 ).filter(lambda name: name not in (".", "..") and name.isascii())
+_KINDS: tuple[Kind, ...] = ("folder", "file", "link", "fifo", "socket")
 _DATA = st.binary(max_size=20)
 
 
@@ -50,7 +51,7 @@ def _trees(draw: st.DrawFn) -> tuple[list[Item], dict[str, bytes]]:
         folders = [path for path, entry in found.items() if entry.kind == "folder"]
         folder = draw(st.sampled_from(folders))
         path = f"{folder}/{escape(name)}" if folder else escape(name)
-        kind = draw(st.sampled_from(["folder", "file", "link", "fifo", "socket"]))
+        kind: Kind = draw(st.sampled_from(_KINDS))
         if path not in found:
             data = draw(_DATA)
             found[path] = _entry(path, kind, data)
@@ -202,7 +203,7 @@ FILE = Entry("a", "file", 0o644, 0, 0, digest=EMPTY.digest)
 
 def _with(**fields: object) -> Entry:
     usual = {name: getattr(FILE, name) for name in ("path", "kind", "mode", "uid", "gid")}
-    return Entry(**{**usual, "digest": EMPTY.digest, **fields})  # type: ignore[arg-type]
+    return Entry(**{**usual, "digest": EMPTY.digest, **fields})
 
 
 def _other(kind: Kind, **fields: object) -> Entry:
