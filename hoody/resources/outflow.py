@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from hoody.errors import Unavailable
 from hoody.protocols.request import Request
 
 PIPE = 1 << 20
@@ -107,6 +108,9 @@ class Outflow(ProcessProtocol):
                 path="/",
                 childFDs={0: "w", 1: there, 2: "r"},
             )
+        except OSError as error:
+            os.close(here)
+            raise Unavailable(f"No process can be begun just now: {error.strerror}.") from error
         finally:
             os.close(there)
         self._pipe.startReading()

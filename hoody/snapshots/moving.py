@@ -121,7 +121,10 @@ class Moving:
 
     async def _image(self, transaction: ITransaction, container: Container) -> Image:
         images = await transaction.images.of_server(self._fleet.server_id)
-        return next(each for each in images if each.id == container.image_id)
+        for image in images:
+            if image.id == container.image_id:
+                return image
+        raise Conflict(f"The image of {container.name!r} has just been deleted; try again.")
 
     def _order(
         self,

@@ -152,6 +152,8 @@ def _fault_of_attributes(tree: str, entry: Entry) -> str:
 def _fault_of_place(tree: str, entry: Entry) -> str:
     if tree != ROOT and entry.mark:
         return "hides something, and is not above an image"
+    if entry.mark and not entry.path:
+        return "hides all of the image"
     if entry.mark == "opaque" and entry.kind != "folder":
         return "hides what is below, and is no folder"
     if entry.mark == "whiteout" and (entry.kind != "file" or entry.size):

@@ -21,6 +21,7 @@ from hoody.snapshots.manifest import Entry
 
 IMAGE = "image"
 """The name of the tree that is the image, where it comes along."""
+MOST_TREES = 200
 MEDIA = "application/octet-stream"
 _FIRST = b"hoody-snapshot 1\n"
 _FAMILY = b"hoody-snapshot "
@@ -31,7 +32,9 @@ _SUM = len(b"sum " + b"0" * 64 + b"\n")
 _AT_ONCE = 1 << 18
 
 Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$")]
-Text = Annotated[str, Meta(max_length=1000)]
+Plain = Annotated[str, Meta(pattern=r"^[^\x00]*$")]
+Text = Annotated[str, Meta(max_length=1000, pattern=r"^[^\x00]*$")]
+Moment = Annotated[datetime, Meta(tz=True)]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
@@ -46,10 +49,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @ivar user: C{UID:GID}.
     """
 
-    command: tuple[str, ...] | None = None
+    command: tuple[Plain, ...] | None = None
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
-    environment_vars: dict[str, str] | None = None
-    working_dir: str | None = None
+    environment_vars: dict[Plain, Plain] | None = None
+    working_dir: Plain | None = None
     user: Annotated[str, Meta(pattern="^[0-9]{1,5}:[0-9]{1,5}$")] | None = None
 
 
@@ -65,7 +68,7 @@ class ImageHead(msgspec.Struct, frozen=True, kw_only=True):
 class SnapshotHead(msgspec.Struct, frozen=True, kw_only=True):
     name: Annotated[str, Meta(pattern=r"^(snap|undo)-\d{4}-\d{2}-\d{2}(-\d{6}(-\d{1,9})?)?$")]
     digest: Digest
-    created_at: datetime
+    created_at: Moment
     consistency: Literal["frozen", "stopped"]
     comment: Text | None = None
 
@@ -89,7 +92,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     image: ImageHead
     snapshot: SnapshotHead
     base: Digest | None = None
-    trees: tuple[TreeHead, ...]
+    trees: Annotated[tuple[TreeHead, ...], Meta(max_length=MOST_TREES)]
     contents: Count
     size: Count
 

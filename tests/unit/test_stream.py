@@ -177,6 +177,23 @@ def test_a_stream_of_a_newer_server_is_told_from_one_that_is_none() -> None:
         Reader(BytesIO(b"PK\3\4" + bytes(100)))
 
 
+@pytest.mark.parametrize(
+    ("now", "then"),
+    [
+        (b"2026-05-04T02:55:00Z", b"2026-05-04T02:55:00"),
+        (b"snap-2026-05-04", b"snap-2026-05-4"),
+        (b'"comment":null', b'"comment":"\\u0000"'),
+        (b'["sh"]', b'["\\u0000"]'),
+        (b'"root"', b'"../x"'),
+        (b'"frozen"', b'"molten"'),
+    ],
+)
+def test_a_header_says_what_it_may_and_nothing_else(now: bytes, then: bytes) -> None:
+    assert now in SMALL
+    with pytest.raises(Damaged, match="newer server"):
+        Reader(BytesIO(SMALL.replace(now, then, 1)))
+
+
 def test_content_that_is_not_what_was_said_is_not_sent_as_if_it_were() -> None:
     writer = Writer(lambda _: None)
     with pytest.raises(Damaged):
@@ -247,6 +264,7 @@ UNSOUND = [
         for name in ("trusted.overlay.opaque", "trusted.overlay.redirect", "security.ima", "x")
     ),
     [TOP, _with(xattrs=(("user.b", b""), ("user.a", b"")))],
+    [_other("folder", path="", mark="opaque")],
     [TOP, _with(mark="opaque")],
     [TOP, _other("folder", mark="whiteout")],
 ]
