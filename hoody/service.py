@@ -68,6 +68,7 @@ from hoody.resources.api.events import EventsFace
 from hoody.resources.api.images import ImagesFace
 from hoody.resources.api.inside import InsideFace
 from hoody.resources.api.ledger import LedgerFace
+from hoody.resources.api.moving import MovingFace
 from hoody.resources.api.operations import Operation
 from hoody.resources.api.snapshots import SnapshotsFace
 from hoody.resources.doors import Doors
@@ -81,6 +82,7 @@ from hoody.resources.upload import Uploads
 from hoody.settings import Settings, declared, flag, mask
 from hoody.snapshots import upkeep
 from hoody.snapshots.catalogue import Catalogue
+from hoody.snapshots.moving import Moving
 from hoody.snapshots.reading import Reading
 from hoody.snapshots.sweep import Sweep
 from hoody.snapshots.upkeep import Upkeep
@@ -214,6 +216,17 @@ class Hoody(Service):
 
     def _make_site(self, guard: Guard, pipe_guard: PipeGuard) -> Site:
         settings = self._settings
+        containers = ContainersFace(
+            self.database, self._fleet, self._catalogue, settings.domain, self._name
+        )
+        moving = MovingFace(
+            self.database,
+            self._catalogue,
+            Moving(self._reactor, self.database, self._catalogue),
+            containers,
+            guard,
+        )
+        uploads = Uploads(guard, self._fleet, self._fleet.workshop, self._images.row_of)
         health = Health(
             time.time(),
             {
@@ -241,11 +254,11 @@ class Hoody(Service):
                 metrics=self._metrics.page,
                 guard=guard,
                 needs_token=bool(settings.public_listeners),
-                operations=self._operations(),
+                operations=self._operations(containers, moving),
             ),
             gateway=self._gateway,
             guard=guard,
-            uploads=Uploads(guard, self._fleet, self._fleet.workshop, self._images.row_of),
+            uploads=(uploads.claim, moving.claim),
         )
         return Site(
             root,
@@ -261,10 +274,7 @@ class Hoody(Service):
             stream_timeout=settings.stream_timeout,
         )
 
-    def _operations(self) -> list[Operation]:
-        containers = ContainersFace(
-            self.database, self._fleet, self._catalogue, self._settings.domain, self._name
-        )
+    def _operations(self, containers: ContainersFace, moving: MovingFace) -> list[Operation]:
         return catalogue(
             self.database,
             self._keyring,
@@ -272,6 +282,7 @@ class Hoody(Service):
             containers,
             InsideFace(self.database, self._fleet, containers),
             SnapshotsFace(self.database, self._catalogue, containers),
+            moving,
             self._images,
             LedgerFace(self._fleet, self._sweep.saved_by, self._settings.domain),
         )

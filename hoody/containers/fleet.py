@@ -559,6 +559,24 @@ class Fleet:
         await keeper.settled()
         return keeper
 
+    async def admit(self, write: Callable[[ITransaction], Awaitable[Container]]) -> Keeper:
+        """
+        As L{create}, of one that is on the disk already, and does not run.
+
+        @raise HoodyError: if it cannot be. If the database went meanwhile, nobody can say yet
+            whether it is; then what is on the disk is left to who looks again.
+        """
+        keeper: Keeper | None = None
+        try:
+            async with self.store.transaction() as transaction:
+                keeper = self._keep(await write(transaction))
+        except BaseException:
+            if keeper is not None:
+                self.gone(keeper)
+            raise
+        keeper.life.adopt_stopped()
+        return keeper
+
     def look_again(self, container_id: str) -> None:
         """
         If the database goes within a COMMIT, nobody can say whether what was written is true.

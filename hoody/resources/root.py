@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from urllib.parse import unquote_to_bytes
 
@@ -22,7 +23,6 @@ from hoody.resources import cors, failures, pages, refusals
 from hoody.resources.gateway import Address, GatewayFace, read_address
 from hoody.resources.guard import Guard
 from hoody.resources.pipe import PipeFace
-from hoody.resources.upload import Uploads
 
 PIPES = b"/api/v1/pipe"
 _PIPE = b"-pipe-"
@@ -109,7 +109,7 @@ class Root(Resource):
         server_pages: Klein,
         gateway: GatewayFace,
         guard: Guard,
-        uploads: Uploads | None = None,
+        uploads: Sequence[Callable[[Request], IIntake | None]] = (),
     ) -> None:
         super().__init__()
         self._domain = domain.encode()
@@ -129,9 +129,9 @@ class Root(Resource):
                 of = None if place.of is None else self._gateway.here(request, place.of)
                 space = None if of is None else of.container_id
                 return self._pipe.claim(request, place.rest, space)
-            upload = self._uploads.claim(request) if self._uploads is not None else None
-            if upload is not None:
-                return upload
+            for claim in self._uploads:
+                if (upload := claim(request)) is not None:
+                    return upload
             if request.path == b"*" and request.method != b"OPTIONS":
                 raise CallerError("The target * is for OPTIONS only.")
             if place.area is Area.CONTAINER:

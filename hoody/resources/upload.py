@@ -1,9 +1,9 @@
-"""Images that are uploaded: a body of any size, which goes to a file as it comes."""
+"""What is uploaded: a body of any size, which goes to a file as it comes; and images by it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -65,36 +65,51 @@ class Uploads:
             )
         if request.length == 0:
             raise CallerError("The body is empty; send a tarball: curl -T FILE -X POST URL")
-        room = _room(os.statvfs(self._fleet.storage.uploads))
-        if (request.length or 0) > room:
-            raise Unavailable(
-                f"The disk for containers is too full: the upload has {request.length} bytes, and"
-                f" there is room for {max(room, 0)}; make some, and send it again."
-            )
-        now = self._fleet.now
-        path = self._fleet.storage.uploads / new_id(now)
-        return Upload(self, request, names[0], path)
 
-    async def make(self, name: str, path: Path) -> Image:
-        return await self._workshop.make(
-            name, {"kind": "archive", "file": str(path)}, lambda _: None
+        async def make(path: Path) -> bytes:
+            asked = {"kind": "archive", "file": str(path)}
+            made = await self._workshop.make(names[0], asked, lambda _: None)
+            return enveloped(request, 201, "The image was made.", self._row_of(made))
+
+        return Upload(request, place_for(request, self._fleet), make)
+
+
+def place_for(request: Request, fleet: Fleet) -> Path:
+    """Where the body goes to. @raise Unavailable: if it is known to be too large for the disk."""
+    room = _room(os.statvfs(fleet.storage.uploads))
+    if (request.length or 0) > room:
+        raise Unavailable(
+            f"The disk for containers is too full: the upload has {request.length} bytes, and"
+            f" there is room for {max(room, 0)}; make some, and send it again."
         )
-
-    def row_of(self, image: Image) -> msgspec.Struct:
-        return self._row_of(image)
+    return fleet.storage.uploads / new_id(fleet.now)
 
 
 @implementer(IIntake)
 class Upload:
-    """One of them. While a thread writes, no more is read."""
+    """
+    One of them. While a thread writes, no more is read; when it is whole, what becomes of it
+    comes to its end, whoever waits for that.
+    """
 
     patient = False
 
-    def __init__(self, uploads: Uploads, request: Request, name: str, path: Path) -> None:
-        self._uploads = uploads
+    def __init__(
+        self,
+        request: Request,
+        path: Path,
+        make: Callable[[Path], Awaitable[bytes | None]],
+        may: Awaitable[None] | None = None,
+    ) -> None:
+        """
+        @param path: of the file that it goes to.
+        @param make: given that when it is whole, makes the answer's body, or answers by itself
+            and makes C{None}.
+        @param may: what is waited for before any of it is read.
+        """
         self._request = request
-        self._name = name
         self._target = path
+        self._make = make
         self._reading = Reading(request.channel)
         try:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -103,7 +118,18 @@ class Upload:
         self._kept = bytearray()
         self._writing = self._ended = self._gone = False
         request.attend()
-        request.send_continue()
+        if may is None:
+            request.send_continue()
+        else:
+            self._writing = True
+            self._reading.pauseProducing()
+            ensureDeferred(self._begin(may)).addErrback(self._broken)
+
+    async def _begin(self, may: Awaitable[None]) -> None:
+        await may
+        if not self._request.gone:
+            self._request.send_continue()
+        self._written(None)
 
     # IIntake
 
@@ -144,11 +170,10 @@ class Upload:
             self._reading.resumeProducing()
 
     async def _finish(self) -> None:
-        made = await self._uploads.make(self._name, self._target)
+        self._writing = True  # it is in use
+        body = await self._make(self._target)
         self._clear()
-        if not self._request.gone:
-            says = "The image was made."
-            body = enveloped(self._request, 201, says, self._uploads.row_of(made))
+        if body is not None and not self._request.gone:
             self._request.write(body)
             self._request.finish()
 

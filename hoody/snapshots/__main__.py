@@ -17,7 +17,10 @@ import msgspec
 
 from hoody.containers.images import confinement
 from hoody.errors import CallerError, HoodyError, Unavailable
+from hoody.snapshots.arriving import arrive
 from hoody.snapshots.differences import diff
+from hoody.snapshots.errands import Arrived, Left
+from hoody.snapshots.leaving import leave
 from hoody.snapshots.manifest import ROOT, Entry
 from hoody.snapshots.orders import (
     Compared,
@@ -39,15 +42,16 @@ from hoody.snapshots.verification import Expected, Snapshot, Verification
 
 _PAUSE = 0.25
 """Seconds between two lines of progress."""
-_MOST_ORDER = 1024**2
+_MOST_ORDER = 16 * 1024**2
 _NICE = 10
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Answer:
-    """Lines on stdout."""
+    """Lines, on stdout, or where that is something else on another descriptor."""
 
-    def __init__(self) -> None:
+    def __init__(self, descriptor: int = 1) -> None:
+        self._descriptor = descriptor
         self._told = time.monotonic()
 
     def say(self, sentence: str, done: int, total: int | None) -> None:
@@ -57,9 +61,13 @@ class Answer:
             self.write(Line(progress=Progress(sentence=sentence, done=done, total=total)))
 
     def write(self, line: Line) -> None:
-        data = write(line)
-        while data:
-            data = data[os.write(1, data) :]
+        _write(self._descriptor, write(line))
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
 
 
 def _scan(order: Order, answer: Answer) -> Scanned:
@@ -139,11 +147,31 @@ def _share(order: Order, answer: Answer) -> Shared:
     return deduping.Sweep(Path(order.storage), Reading(answer.say), order.rate).run()
 
 
+def _export(order: Order, answer: Answer) -> Left:
+    assert order.leaving is not None
+    sent = leave(
+        order.leaving,
+        _trees(order),
+        Path(order.image),
+        Path(order.image_manifest),
+        lambda data: _write(1, data),
+        Reading(answer.say),
+    )
+    return Left(bytes_sent=sent)
+
+
+def _import(order: Order, answer: Answer) -> Arrived:
+    assert order.arriving is not None
+    return arrive(order.arriving, Reading(answer.say))
+
+
 _WAYS: dict[str, Callable[[Order, Answer], Done]] = {
     "scan": _scan,
     "verify": _verify,
     "diff": _diff,
     "share": _share,
+    "export": _export,
+    "import": _import,
 }
 
 
@@ -166,6 +194,7 @@ def main() -> int:
     answer = Answer()
     try:
         order = read_order(sys.stdin.buffer.read(_MOST_ORDER))
+        answer = Answer(2 if order.kind == "export" else 1)
         confinement.die_with_parent(order.parent)
         os.nice(_NICE)
         answer.write(Line(done=_WAYS[order.kind](order, answer)))

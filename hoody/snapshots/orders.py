@@ -12,9 +12,10 @@ from typing import Literal
 import msgspec
 
 from hoody.snapshots.differences import Difference
+from hoody.snapshots.errands import Arrived, Arriving, Leaving, Left
 from hoody.snapshots.verification import Mismatch
 
-Kind = Literal["scan", "verify", "diff", "share"]
+Kind = Literal["scan", "verify", "diff", "share", "export", "import"]
 
 RATE = 64 << 20
 """Bytes a second that a sweep compares at most."""
@@ -37,7 +38,7 @@ class Order(
     @ivar parent: the pid of who asks; with its end all of it ends. The one that started the
         process, if left out.
 
-    Of C{scan} and C{verify}:
+    Of C{scan}, C{verify} and C{export}:
 
     @ivar image: the image's subvolume.
     @ivar image_manifest: where the image's record is, or will be.
@@ -61,6 +62,8 @@ class Order(
 
     @ivar storage: where the containers, images and records of this server are.
     @ivar rate: bytes a second that are compared, at most.
+
+    @ivar leaving: of C{export}; C{arriving}: of C{import}.
     """
 
     kind: Kind
@@ -79,6 +82,8 @@ class Order(
     limit: int = 1000
     storage: str = ""
     rate: int = RATE
+    leaving: Leaving | None = None
+    arriving: Arriving | None = None
 
 
 class Scanned(msgspec.Struct, frozen=True, kw_only=True, tag="scan", tag_field="kind"):
@@ -151,7 +156,7 @@ class Shared(msgspec.Struct, frozen=True, kw_only=True, tag="share", tag_field="
     savings: dict[str, Saving]
 
 
-Done = Scanned | Verified | Compared | Shared
+Done = Scanned | Verified | Compared | Shared | Arrived | Left
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

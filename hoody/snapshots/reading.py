@@ -41,7 +41,7 @@ from hoody.units import size_in_words
 SECONDS = 7 * 86400.0
 """How long one may take: as long as it reads, it gets on."""
 AT_ONCE = 2
-READER = "hoody.snapshots"
+COMMAND = [sys.executable, "-m", "hoody.snapshots"]
 
 Tell = Callable[[str], None]
 """Given sentences, as it goes."""
@@ -72,10 +72,10 @@ class Reading:
             return Order(
                 kind="scan",
                 parent=os.getpid(),
-                trees=_trees(folder),
+                trees=trees_of(folder),
                 base=None if base is None else str(base),
                 into=str(folder / RECORD),
-                **self._image(container),
+                **self.image_of(container),
             )
 
         return await self._ask(await deferToThread(order), Scanned, tell)
@@ -88,11 +88,11 @@ class Reading:
         order = Order(
             kind="verify",
             parent=os.getpid(),
-            trees=await deferToThread(_trees, folder),
+            trees=await deferToThread(trees_of, folder),
             record=str(folder / RECORD),
             digest=snapshot.digest,
             record_sha256=snapshot.record,
-            **self._image(container),
+            **self.image_of(container),
         )
         return await self._ask(order, Verified, tell)
 
@@ -100,7 +100,7 @@ class Reading:
         self, container: Container, before: Path, after: Path, offset: int, limit: int
     ) -> Compared:
         """@param before: and C{after}: records."""
-        image = self._image(container)
+        image = self.image_of(container)
         order = Order(
             kind="diff",
             parent=os.getpid(),
@@ -117,7 +117,8 @@ class Reading:
         order = Order(kind="share", parent=os.getpid(), storage=str(root))
         return await self._ask_at_once(order, Shared, lambda _: None)
 
-    def _image(self, container: Container) -> dict[str, Any]:
+    def image_of(self, container: Container) -> dict[str, Any]:
+        """As an order has it."""
         storage = self._states.storage
         return {
             "image": str(storage.image_path(container.image_id)),
@@ -131,31 +132,48 @@ class Reading:
         return found
 
     async def _ask_at_once(self, order: Order, answer: type[T], tell: Tell) -> T:
-        last = Line()
-
-        def hear(raw: bytes) -> None:
-            nonlocal last
-            last = read_line(raw)
-            if last.progress is not None:
-                tell(_in_words(last.progress))
-
-        try:
-            output = await commands.run(
-                self._reactor,
-                [sys.executable, "-m", READER],
-                given=write(order),
-                seconds=SECONDS,
-                each_line=hear,
-                well=False,
-                environment={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            )
-        except (CommandFailed, msgspec.MsgspecError) as error:
-            raise NotRead(f"The snapshot could not be read: {error}.") from error
+        last = await converse(self._reactor, order, tell)
         if not isinstance(last.done, answer):
-            reason = last.error or commands.last_line(output.err) or "it broke off"
             kind: type[HoodyError] = CallerError if last.status == CallerError.status else NotRead
-            raise kind(f"The snapshot could not be read: {reason}")
+            raise kind(f"The snapshot could not be read: {last.error}")
         return last.done
+
+
+async def converse(reactor: Any, order: Order, tell: Tell) -> Line:
+    """
+    Have a process do it.
+
+    @return: its last line; one that has not C{done} has C{error}.
+    @raise NotRead: if there could be none.
+    """
+    last = Line()
+
+    def hear(raw: bytes) -> None:
+        nonlocal last
+        last = read_line(raw)
+        if last.progress is not None:
+            tell(_in_words(last.progress))
+
+    try:
+        output = await commands.run(
+            reactor,
+            COMMAND,
+            given=write(order),
+            seconds=SECONDS,
+            each_line=hear,
+            well=False,
+            environment=environment(),
+        )
+    except (CommandFailed, msgspec.MsgspecError) as error:
+        raise NotRead(f"The snapshot could not be read: {error}.") from error
+    if last.done is None and last.error is None:
+        return Line(error=commands.last_line(output.err) or "it broke off")
+    return last
+
+
+def environment() -> dict[str, str]:
+    """Of the process, so that it finds what we have found."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def _in_words(progress: Progress) -> str:
@@ -163,7 +181,7 @@ def _in_words(progress: Progress) -> str:
     return f"{progress.sentence}: {size_in_words(progress.done)}{of}"
 
 
-def _trees(folder: Path) -> dict[str, str]:
+def trees_of(folder: Path) -> dict[str, str]:
     return {each.name: str(each) for each in subvolumes(folder)}
 
 

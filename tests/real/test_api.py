@@ -25,10 +25,12 @@ from hoody.resources.api.events import EventsFace
 from hoody.resources.api.images import ImagesFace
 from hoody.resources.api.inside import InsideFace
 from hoody.resources.api.ledger import LedgerFace
+from hoody.resources.api.moving import MovingFace
 from hoody.resources.api.snapshots import SnapshotsFace
 from hoody.resources.guard import Guard, PipeGuard
 from hoody.resources.progress import ProgressFace
 from hoody.snapshots.catalogue import Catalogue
+from hoody.snapshots.moving import Moving
 from hoody.store.memory import MemoryStore
 from tests.conftest import Serve
 from tests.support.api import Api, api, database_option, in_an_hour, issue, name
@@ -547,6 +549,7 @@ def routes() -> set[tuple[str, str]]:
             containers,
             InsideFace(store, cast(Fleet, None), containers),
             SnapshotsFace(store, cast(Catalogue, None), containers),
+            MovingFace(store, cast(Catalogue, None), cast(Moving, None), containers, guard),
             ImagesFace(store, cast(Fleet, None), cast(Workshop, None)),
             LedgerFace(cast(Fleet, None), lambda _: 0, "d"),
         ),

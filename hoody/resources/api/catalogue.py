@@ -9,6 +9,7 @@ from hoody.resources.api.events import EventsFace
 from hoody.resources.api.images import ImagesFace
 from hoody.resources.api.inside import InsideFace
 from hoody.resources.api.ledger import LedgerFace
+from hoody.resources.api.moving import MovingFace
 from hoody.resources.api.operations import Operation
 from hoody.resources.api.projects import ProjectsFace
 from hoody.resources.api.snapshots import SnapshotsFace
@@ -22,6 +23,7 @@ def catalogue(
     containers: ContainersFace,
     inside: InsideFace,
     snapshots: SnapshotsFace,
+    moving: MovingFace,
     images: ImagesFace,
     ledger: LedgerFace,
 ) -> list[Operation]:
@@ -31,6 +33,7 @@ def catalogue(
         *containers.operations(),
         *inside.operations(),
         *snapshots.operations(),
+        *moving.operations(),
         *images.operations(),
         *ledger.operations(),
         *events.operations(),

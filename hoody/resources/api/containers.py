@@ -324,7 +324,7 @@ class ContainersFace:
     async def _create(self, call: Call, project: str) -> ContainerRow:
         body: NewContainer = call.body
         self._fleet.check()
-        _check(body)
+        check_form(body)
         if body.kvm:
             raise CallerError("kvm: true will not do; containers share the machine's kernel.")
         name = body.name or _made_up(body.container_image)
@@ -332,7 +332,7 @@ class ContainersFace:
 
         async def write(transaction: ITransaction) -> Container:
             nonlocal of
-            of = await self._room_in(transaction, project)
+            of = await self.room_in(transaction, project)
             image = await self._image(transaction, body.container_image)
             container = Container(
                 id=new_id(call.now),
@@ -349,7 +349,7 @@ class ContainersFace:
                 port=body.port or _port_of(image),
                 exposed_ports=tuple(body.exposed_ports),
                 environment_vars=body.environment_vars,
-                volumes=_volumes(body.volumes),
+                volumes=volumes_of(body.volumes),
                 ssh_public_key=body.ssh_public_key,
                 autostart=body.autostart,
                 idle_timeout_seconds=body.idle_timeout_seconds,
@@ -371,10 +371,10 @@ class ContainersFace:
         except Taken:
             raise _taken(name, body.alias) from None
         if body.start:
-            await self._start(call, keeper)
+            await self.start(call, keeper)
         return self.row_of(call, keeper.container, of)
 
-    async def _start(self, call: Call, keeper: Keeper) -> None:
+    async def start(self, call: Call, keeper: Keeper) -> None:
         """That it was made is true, whatever becomes of it: its row says that."""
         try:
             await keeper.ask("start", self._order(call))
@@ -416,7 +416,7 @@ class ContainersFace:
             )
             await self.check_ours(transaction, source)
             project = body.target_project_id or source.project_id
-            of = await self._room_in(transaction, project)
+            of = await self.room_in(transaction, project)
             copied = evolve(
                 source,
                 id=new_id(call.now),
@@ -449,10 +449,11 @@ class ContainersFace:
             keeper = await self._fleet.create(write, order)
         except Taken:
             raise _taken(name, None) from None
-        await self._start(call, keeper)
+        await self.start(call, keeper)
         return self.row_of(call, keeper.container, of)
 
-    async def _room_in(self, transaction: ITransaction, project: str) -> Project:
+    async def room_in(self, transaction: ITransaction, project: str) -> Project:
+        """A project that takes one more. @raise Conflict: if it does not."""
         found = await find_project(transaction, project, for_change=True)
         most = found.max_containers
         if most is not None and await transaction.containers.count(found.id) >= most:
@@ -479,11 +480,11 @@ class ContainersFace:
 
     async def _change(self, call: Call, container: str) -> ContainerRow:
         changes = given(call.body)
-        _check(call.body)
+        check_form(call.body)
         if isinstance(changes.get("command"), (str, list)):
             changes["command"] = command_of(changes["command"])
         if "volumes" in changes:
-            changes["volumes"] = _volumes(changes["volumes"])
+            changes["volumes"] = volumes_of(changes["volumes"])
         if "exposed_ports" in changes:
             changes["exposed_ports"] = tuple(changes["exposed_ports"])
         keeper: Keeper | None = None
@@ -614,11 +615,11 @@ def command_of(given: Sequence[str] | str | None) -> tuple[str, ...] | None:
     return ("/bin/sh", "-c", given) if isinstance(given, str) else tuple(given)
 
 
-def _volumes(forms: list[VolumeForm]) -> tuple[Volume, ...]:
+def volumes_of(forms: list[VolumeForm]) -> tuple[Volume, ...]:
     return tuple(Volume(form.name, form.path.rstrip("/")) for form in forms)
 
 
-def _check(form: NewContainer | ContainerChange) -> None:
+def check_form(form: NewContainer | ContainerChange) -> None:
     """What a form's types do not say."""
     if isinstance(form.name, str):
         _check_name("name", form.name)
