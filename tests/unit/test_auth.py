@@ -48,12 +48,12 @@ def test_no_text_is_a_token_but_what_looks_like_one(text: str) -> None:
 
 
 @pytest.mark.parametrize("scope", list(Scope))
-def test_a_scope_is_itself_write_brings_read_and_admin_all(scope: Scope) -> None:
+def test_a_scope_is_itself_write_brings_read_and_snapshot_and_admin_all(scope: Scope) -> None:
     for other in Scope:
         expected = (
             other is scope
             or scope is Scope.ADMIN
-            or (scope is Scope.WRITE and other is Scope.READ)
+            or (scope is Scope.WRITE and other in (Scope.READ, Scope.SNAPSHOT))
         )
         assert token(scope).may(other) is expected
 
