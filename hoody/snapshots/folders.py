@@ -28,11 +28,11 @@ class Folders:
     def __init__(self, top: Path) -> None:
         self._descriptor = os.open(top, _FLAGS)
         self._here: list[str] = []
-        self._path = ""
+        self._reached = ""
 
     def at(self, path: str) -> int:
         """Its descriptor, until the next one is asked for. @param path: escaped."""
-        if path != self._path:
+        if path != self._reached:
             names = path.split("/") if path else []
             shared = _shared(self._here, names)
             while len(self._here) > shared:
@@ -41,7 +41,7 @@ class Folders:
             for name in names[shared:]:
                 self._open(unescape(name))
                 self._here.append(name)
-            self._path = path
+            self._reached = path
         return self._descriptor
 
     def place(self, path: str) -> tuple[int, str]:
@@ -53,7 +53,7 @@ class Folders:
         os.close(self._descriptor)
 
     def _open(self, name: str) -> None:
-        self._path = "/"  # none, if this raises
+        self._reached = "/"  # no folder, if this raises
         descriptor = os.open(name, _FLAGS, dir_fd=self._descriptor)
         os.close(self._descriptor)
         self._descriptor = descriptor
