@@ -18,6 +18,7 @@ from attrs import define
 
 from bench.rivals import hoody_with
 from hoody.containers.cgroups import Cgroup, Hierarchies
+from hoody.containers.storage import STATE
 
 _LATE = 30.0
 _CGROUPS = Path("/sys/fs/cgroup")
@@ -58,8 +59,12 @@ class House:
         made: dict[str, Any] = self.ask("POST", f"/projects/{project}/containers", body)
         return made
 
-    def run(self, name: str, command: str) -> None:
-        """A command inside, through the shell; what it says is not looked at."""
+    def run(self, name: str, command: str) -> int:
+        """
+        A command inside, through the shell; what it says is not looked at.
+
+        @return: its exit status.
+        """
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         connection.request(
             "POST",
@@ -67,7 +72,13 @@ class House:
             json.dumps({"command": command}),
             {"Authorization": f"Bearer {self.token}"},
         )
-        connection.getresponse().read()
+        last = connection.getresponse().read().splitlines()[-1]
+        return int(json.loads(last).get("exit_code", -1))
+
+    def run_well(self, name: str, command: str) -> None:
+        """@raise OSError: if it fails."""
+        if self.run(name, command) != 0:
+            raise OSError(f"in {name} this failed: {command}")
 
     def row(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.ask("GET", f"/containers/{name}")
@@ -104,6 +115,11 @@ class House:
         """Its root file system."""
         image = self.ask("GET", f"/images/{name}")["id"]
         return next(self.pool.glob(f"hoody-*/images/{image}"))
+
+    def state(self, row: dict[str, Any]) -> Path:
+        """Where the subvolumes are that a container writes to."""
+        folder = self.pool / f"hoody-{self.server_id}" / "containers" / str(row["id"])
+        return folder / STATE
 
     @property
     def server_id(self) -> str:

@@ -58,6 +58,7 @@ _HELP = {
     "paths_watched": "Paths that somebody watches.",
     "spectators": "Streams of progress that are open.",
     "containers": "Containers of this server; those that sleep until somebody comes are asleep.",
+    "disk_shared_bytes": "What equal files of containers would take more if each had its own.",
     "ksm_pages_shared": "Pages of the whole machine that stand for several equal ones (KSM).",
     "ksm_pages_sharing": "How many more places have them: so many pages are saved.",
     "ksm_general_profit_bytes": "What that saves, less what the kernel needs for it.",

@@ -84,6 +84,7 @@ from hoody.snapshots import upkeep
 from hoody.snapshots.catalogue import Catalogue
 from hoody.snapshots.moving import Moving
 from hoody.snapshots.reading import Reading
+from hoody.snapshots.sweep import Sweep
 from hoody.snapshots.upkeep import Upkeep
 from hoody.store import databases
 from hoody.store.migrations import SchemaRefused
@@ -127,10 +128,11 @@ class Hoody(Service):
         self._keyring = Keyring(self.database, reactor)
         self._fleet = make_fleet(reactor, settings, self._data_dir, self.database)
         self._fleet.has_room = self._descriptors.is_for_containers
-        self._catalogue = Catalogue(
-            reactor, self.database, self._fleet, Reading(reactor, self._fleet.states)
-        )
-        self._upkeep = Upkeep(reactor, self._catalogue, min(upkeep.EVERY, settings.sweep))
+        reading = Reading(reactor, self._fleet.states)
+        self._catalogue = Catalogue(reactor, self.database, self._fleet, reading)
+        self._sweep = Sweep(reactor, self._fleet, reading)
+        every = min(upkeep.EVERY, settings.sweep)
+        self._upkeep = Upkeep(reactor, self._catalogue, self._sweep, every)
         self._feed = Feed()
         self._journal = Journal(self.database, reactor, Spool(self._data_dir.journal), self._learn)
         self._retention = Retention(
@@ -282,7 +284,7 @@ class Hoody(Service):
             SnapshotsFace(self.database, self._catalogue, containers),
             moving,
             self._images,
-            LedgerFace(self._fleet, self._settings.domain),
+            LedgerFace(self._fleet, self._sweep.saved_by, self._settings.domain),
         )
 
     def _readings(self) -> dict[str, float | dict[str, float]]:
@@ -303,6 +305,7 @@ class Hoody(Service):
             "paths_watched": self._watches.watched,
             "spectators": self._watches.spectators,
             "containers": self._fleet.counts(),
+            "disk_shared_bytes": self._sweep.saved,
             **self._fleet.merging.readings(),
         }
 

@@ -22,6 +22,7 @@ FIRST_INODE = 256
 
 _CREATE = 0x5000940E
 _DESTROY = 0x5000940F
+_DESTROY_NUMBER = 0x5000943F
 _SNAPSHOT = 0x50009417
 _SET_FLAGS = 0x4008941A
 _QUOTA = 0xC0109428
@@ -35,10 +36,11 @@ _LOOKUP = 0xD0009412
 _SEARCH = 0xD0009411
 _SEARCH_LONG = 0xC0709411
 _DESCRIBE = 0x81F8943C
-_READ_ONLY = 1 << 1
+_SHARE = 0xC0189436
+_READ_ONLY, _BY_NUMBER = 1 << 1, 1 << 4
 _ENABLE, _SIMPLE = 1, 4
 _MAX_REFERENCED = 1 << 0
-_ROOTS, _ROOT_ITEM = 1, 132
+_ROOTS, _ROOT_ITEM, _ROOT_REF = 1, 132, 156
 _GROUPS = Path("/sys/fs/btrfs")
 
 INODE_ITEM, EXTENT_DATA = 1, 108
@@ -49,6 +51,11 @@ _TOP = 2**64 - 1
 _HEAD, _ROOM, _SMALL_ROOM = 112, 256 * 1024, 64 * 1024
 """Bytes of what is searched for, and of what is found: one item is never larger than a block."""
 _FOUND = struct.Struct("<QQQII")
+# struct btrfs_file_extent_item: ram_bytes (at 8), type (at 20), disk_bytenr, disk_num_bytes,
+# offset, num_bytes; struct file_dedupe_range with one struct file_dedupe_range_info (linux/fs.h).
+_EXTENT = struct.Struct("<8xQ4xB4Q")
+_RANGE = struct.Struct("<QQHHIqQQiI")
+_INLINE, _DIFFERS = 0, 1
 
 
 def is_btrfs(path: Path) -> bool:
@@ -87,9 +94,26 @@ def delete(path: Path) -> None:
     _name_in(path, _DESTROY, struct.pack("q4088s", 0, path.name.encode()))
 
 
+def delete_within(path: Path) -> None:
+    """Delete all subvolumes that somebody has made in one, be it sealed or not."""
+    unseal(path)
+    own = identity(path)
+    # Those that are made now are nobody's: whoever could make them does not run.
+    found = search(path, _ROOTS, (own, _ROOT_REF, 0), (own, _ROOT_REF, _TOP))
+    for number, folder, name in [(item.offset, *_reference(item.data)) for item in found]:
+        above = _of(path, _LOOKUP, struct.pack("QQ4080s", own, folder, b""))[16:]
+        delete_within(path / os.fsdecode(above.partition(b"\0")[0]) / name)
+        _of(path, _DESTROY_NUMBER, struct.pack("qQQ32sQ4032x", 0, 0, _BY_NUMBER, b"", number))
+
+
 def seal(path: Path) -> None:
     """Let nobody change it any more."""
     _of(path, _SET_FLAGS, struct.pack("Q", _READ_ONLY))
+
+
+def unseal(path: Path) -> None:
+    """The reverse of L{seal}."""
+    _of(path, _SET_FLAGS, struct.pack("Q", 0))
 
 
 def identity(path: Path) -> int:
@@ -189,17 +213,21 @@ def search(path: Path, tree: int, first: Key, last: Key, since: int = 0) -> Iter
     @param tree: 0 for that of the subvolume.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    buffer = bytearray(_HEAD + _ROOM)
     try:
-        while first <= last:
-            count = _search_once(descriptor, buffer, tree, first, last, since)
-            if not count:
-                return
-            for item in _items(buffer, count):
-                yield item
-            first = _next(item)
+        yield from _searched(descriptor, tree, first, last, since)
     finally:
         os.close(descriptor)
+
+
+def _searched(descriptor: int, tree: int, first: Key, last: Key, since: int) -> Iterator[Item]:
+    buffer = bytearray(_HEAD + _ROOM)
+    while first <= last:
+        count = _search_once(descriptor, buffer, tree, first, last, since)
+        if not count:
+            return
+        for item in _items(buffer, count):
+            yield item
+        first = _next(item)
 
 
 def _next(item: Item) -> Key:
@@ -257,6 +285,66 @@ def _items(buffer: bytearray, count: int) -> Iterator[Item]:
         position += _FOUND.size
         yield Item(subject, kind, offset, view[position : position + length])
         position += length
+
+
+# What files share
+
+
+class Extent(NamedTuple):
+    """
+    Where a part of a file is on the disk.
+
+    @ivar place: of the whole extent, C{disk_bytenr}; 0 of a hole.
+    @ivar origin: the offset in the file at which that extent would begin: parts of two files
+        that are at one offset, and have the same place and origin, are the same blocks.
+    @ivar taken: bytes on the disk that this part takes of it, compressed, as its share.
+    """
+
+    offset: int
+    length: int
+    place: int
+    origin: int
+    taken: int
+
+
+def extents(descriptor: int) -> list[Extent]:
+    """
+    Of a file that is open, in order, as far as they have been written to the disk; none of one
+    that is so small that it is in the tree itself.
+    """
+    inode, found = os.fstat(descriptor).st_ino, []
+    first, last = (inode, EXTENT_DATA, 0), (inode, EXTENT_DATA, _TOP)
+    for item in _searched(descriptor, 0, first, last, 0):
+        if item.data[20] != _INLINE:
+            whole, _, place, size, inner, length = _EXTENT.unpack_from(item.data)
+            taken = size * length // whole if place and whole else 0
+            found.append(Extent(item.offset, length, place, item.offset - inner, taken))
+    return found
+
+
+class Differs(Exception):
+    """Two parts of files are not equal."""
+
+
+def share(source: int, target: int, offset: int, length: int) -> int:
+    """
+    Have a file that is open have the blocks of another in a part that is equal in both, which
+    the kernel sees to, in one step (ioctl_fideduperange(2)). It may be in a subvolume that can
+    only be read; no time of it changes.
+
+    @param length: at most 16 MiB; a multiple of the file system's block, or up to the end of
+        both.
+    @return: how many bytes have been shared: fewer than C{length}, maybe.
+    @raise Differs: if it is not equal.
+    """
+    buffer = bytearray(_RANGE.pack(offset, length, 1, 0, 0, target, offset, 0, 0, 0))
+    fcntl.ioctl(source, _SHARE, buffer)
+    *_, shared, status, _ = _RANGE.unpack(buffer)
+    if status == _DIFFERS:
+        raise Differs
+    if status < 0:
+        raise OSError(-status, os.strerror(-status))
+    return int(shared)
 
 
 # Quota groups
@@ -326,6 +414,12 @@ def _exists(path: Path, subvolume: int) -> bool:
     )
     answer = _of(path, _SEARCH, key.ljust(4096, b"\0"))
     return bool(struct.unpack_from("I", answer, 64)[0])
+
+
+def _reference(data: memoryview) -> tuple[int, str]:
+    """The folder that a subvolume is in, and its name there (C{struct btrfs_root_ref})."""
+    folder, length = struct.unpack_from("<Q8xH", data)
+    return folder, os.fsdecode(bytes(data[18 : 18 + length]))
 
 
 def _name_in(path: Path, request: int, words: bytes) -> None:

@@ -31,6 +31,7 @@ class Entry:
     @ivar memory_merged: of these, the latter.
     @ivar disk_own: bytes that its files take.
     @ivar disk_shared: bytes of its image, which is there once for all.
+    @ivar disk_saved: bytes that its files do not take, as they have the blocks of equal ones.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Entry:
     memory_merged: int
     disk_own: int
     disk_shared: int
+    disk_saved: int = 0
 
 
 @frozen
@@ -70,22 +72,32 @@ def unshared(entries: Iterable[Entry]) -> Sums:
     entries = list(entries)
     return Sums(
         memory=sum(each.memory_own + each.memory_shared for each in entries),
-        disk=sum(each.disk_own + each.disk_shared for each in entries),
+        disk=sum(each.disk_own + each.disk_shared + each.disk_saved for each in entries),
     )
+
+
+def saved(entries: Iterable[Entry]) -> int:
+    """Bytes on the disk that equal files would take more if each had its own blocks."""
+    return sum(each.disk_saved for each in entries)
 
 
 @frozen
 class Look:
-    """Of one container, as it was when the reactor looked: the rest is read in a thread."""
+    """
+    Of one container, as it was when the reactor looked: the rest is read in a thread.
+
+    @ivar saved: see L{Entry.disk_saved}.
+    """
 
     keeper: Keeper
     container: Container
     is_asleep: bool
     idle_since: datetime | None
     idle_seconds: float | None
+    saved: int
 
     @classmethod
-    def at(cls, keeper: Keeper, now: datetime, seconds: float) -> Look:
+    def at(cls, keeper: Keeper, now: datetime, seconds: float, saved: int = 0) -> Look:
         own = keeper.container
         idle_since = own.idle_since if keeper.is_asleep else None
         idle_seconds = None
@@ -93,7 +105,7 @@ class Look:
             idle_seconds = (now - idle_since).total_seconds()
         elif keeper.run is not None:
             idle_seconds = seconds - keeper.moved_at
-        return cls(keeper, own, keeper.is_asleep, idle_since, idle_seconds)
+        return cls(keeper, own, keeper.is_asleep, idle_since, idle_seconds, saved)
 
 
 def read(looks: list[Look], storage: Storage) -> list[Entry]:
@@ -114,6 +126,8 @@ def _read(look: Look, storage: Storage) -> Entry:
             memory = run.cgroup.memory
         merged = sum(merged_pages(pid) for pid in run.cgroup.pids) * _PAGE
     disk_own, disk_shared = storage.taken_by(own.id, own.image_id)
+    if not storage.is_simple:  # what several have counts for each of them there
+        disk_own = max(0, disk_own - look.saved)
     return Entry(
         id=own.id,
         name=own.name,
@@ -127,6 +141,7 @@ def _read(look: Look, storage: Storage) -> Entry:
         memory_merged=merged,
         disk_own=disk_own,
         disk_shared=disk_shared,
+        disk_saved=look.saved,
     )
 
 

@@ -24,7 +24,7 @@ from hoody.containers.orders import CouldNot, Order, Outcome
 from hoody.containers.runtime import RuntimeFailed
 from hoody.errors import HoodyError
 from hoody.interfaces import ITransaction
-from hoody.snapshots.snapshot import Snapshot, mark_used
+from hoody.snapshots.snapshot import Snapshot, mark_used, undo_name_for
 from hoody.units import moment
 
 if TYPE_CHECKING:
@@ -173,6 +173,9 @@ class Restoring:
         own = self._keeper.container
         await mark_used(transaction, _snapshot(note.snapshot), moment(now))
         if undo is not None:
+            others = await transaction.snapshots.of_container(own.id)
+            names = {each.name for each in others if each.id != undo.id}
+            undo = evolve(undo, name=undo_name_for(undo.created_at, names))
             await transaction.snapshots.add(undo)
         data = {"name": note.snapshot["name"], "alias": note.snapshot["alias"]}
         transaction.record(

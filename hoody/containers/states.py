@@ -25,7 +25,6 @@ from hoody.containers.storage import (
     Storage,
     clone,
     remove_state,
-    subvolumes,
 )
 
 _RETURNED = "returned"
@@ -134,7 +133,10 @@ class States:
         self._go_on_from(path, source)
         self._count(container_id)
         self.storage.limit_each(path, most)
-        (path / _RETURNED).write_bytes(note)
+        with (path / _RETURNED).open("wb") as file:
+            file.write(note)
+            file.flush()
+            os.fsync(file.fileno())  # else the exchange could be on the disk sooner
 
     def _go_on_from(self, path: Path, source: Path) -> None:
         record = source / RECORD
@@ -165,8 +167,7 @@ class States:
         replaced = self._next(container_id)
         if not replaced.exists():
             return
-        for each in subvolumes(replaced):
-            btrfs.seal(each)
+        self.storage.seal(container_id, replaced)
         self.storage.snapshots_path(container_id).mkdir(mode=0o700, exist_ok=True)
         replaced.rename(self.storage.snapshot_path(container_id, undo_id))
 

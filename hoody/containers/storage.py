@@ -379,6 +379,28 @@ class Storage:
             for subvolume in subvolumes(state):
                 btrfs.limit(subvolume, most)
 
+    def seal(self, container_id: str, state: Path) -> None:
+        """
+        Let nobody change any more what is in a state. One that has all the room that it may
+        takes no change, this one neither: so it has more for that moment.
+        """
+        for subvolume in subvolumes(state):
+            try:
+                btrfs.seal(subvolume)
+            except OSError as error:
+                if error.errno != errno.EDQUOT:
+                    raise
+                self._unlimit(container_id, subvolume)
+                btrfs.seal(subvolume)
+        if self.is_simple:
+            self.join_group(container_id)
+
+    def _unlimit(self, container_id: str, subvolume: Path) -> None:
+        if self.is_simple:
+            btrfs.leave(subvolume, self._group(container_id))
+        else:
+            btrfs.limit(subvolume.parent, None, btrfs.identity(subvolume))
+
     def join_group(self, container_id: str) -> None:
         """All that is a container's counts together, what is new, too."""
         group = self._group(container_id)
@@ -541,8 +563,12 @@ def subvolumes(state: Path) -> list[Path]:
 
 def clone(source: Path, target: Path, *, read_only: bool = False) -> None:
     """Have in C{target}, which is made if need be, all that is in another state now."""
+    found = subvolumes(source)
+    if source / ROOT not in found:
+        number = errno.ENOENT  # it is being deleted, beginning with that
+        raise FileNotFoundError(number, os.strerror(number), str(source))
     target.mkdir(mode=0o700, exist_ok=True)
-    for subvolume in subvolumes(source):
+    for subvolume in found:
         btrfs.snapshot(subvolume, target / subvolume.name, read_only=read_only)
     for base in source.glob(f"{BASE}*"):
         os.link(base, target / base.name)
@@ -552,19 +578,24 @@ def remove_state(folder: Path) -> None:
     """What is shared with others stays theirs."""
     for each in subvolumes(folder):
         _remove_subvolume(each)
+    for _ in range(2):
+        with contextlib.suppress(OSError):  # somebody who reads it writes down what is in it
+            shutil.rmtree(folder)
+            return
     shutil.rmtree(folder)
 
 
 def _remove_subvolume(path: Path) -> None:
     """
-    With whatever is in it: should another be there, it is emptied first; and on a disk that is
-    full, where to delete takes room as well, that makes some.
+    With whatever is in it: should another be there, that goes first; and on a disk that is
+    full, where to delete takes room as well, it is emptied, which makes some.
     """
     try:
         btrfs.delete(path)
     except OSError as error:
         if error.errno == errno.ENOTEMPTY:
-            shutil.rmtree(path)
+            btrfs.delete_within(path)
+            btrfs.delete(path)
         elif error.errno == errno.ENOSPC:
             for each in path.iterdir():
                 shutil.rmtree(each, ignore_errors=True)

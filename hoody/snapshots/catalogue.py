@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -83,13 +83,17 @@ def check_alias(alias: str | None) -> None:
 
 @define(eq=False)
 class Catalogue:
-    """@ivar _uses: how often each snapshot is being read or copied just now, by id."""
+    """
+    @ivar _uses: how often each snapshot is being read or copied just now, by id.
+    @ivar _leaving: the ids of those that are being deleted: nobody begins to use them.
+    """
 
     _reactor: Any
     _store: IStore
     fleet: Fleet
     reading: Reading
     _uses: Counter[str] = field(factory=Counter, init=False)
+    _leaving: set[str] = field(factory=set, init=False)
     _unreadable: PutOff = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -105,7 +109,15 @@ class Catalogue:
 
     @contextlib.contextmanager
     def using(self, *snapshots: Snapshot) -> Iterator[None]:
-        """None of them is deleted for as long as this lasts."""
+        """
+        None of them is deleted for as long as this lasts: to be begun in the transaction that
+        has found them.
+
+        @raise NoSuchThing: if one is being deleted already.
+        """
+        for each in snapshots:
+            if each.id in self._leaving:
+                raise NoSuchThing(f"The snapshot {each.name!r} has just been deleted.")
         for each in snapshots:
             self._uses[each.id] += 1
         try:
@@ -113,6 +125,18 @@ class Catalogue:
         finally:
             for each in snapshots:
                 self._uses[each.id] -= 1
+
+    @contextlib.asynccontextmanager
+    async def _using_those(self, keeper: Keeper, *names: str) -> AsyncIterator[list[Snapshot]]:
+        """As L{using}, of those of a container that are called so."""
+        found = []
+        with contextlib.ExitStack() as uses:
+            async with self._store.transaction() as transaction:
+                for name in names:
+                    each = await find_snapshot(transaction, keeper.container, name)
+                    uses.enter_context(self.using(each))
+                    found.append(each)
+            yield found
 
     def is_used(self, snapshot: Snapshot) -> bool:
         return self._uses[snapshot.id] > 0
@@ -130,14 +154,19 @@ class Catalogue:
         await self._check_room(keeper.container, wish)
         snapshot_id = new_id(self.now)
         tell("writing out what is in memory")
-        await deferToThread(self.fleet.storage.flush)
+        await self._flush()
         tell("taking it")
         taken = await self._keep(keeper, snapshot_id, order)
         with self._reading_of(snapshot_id):
-            written, gone = await self._write_down(keeper, wish, taken, order)
-            for each in gone:
-                await self._forget(each)
+            async with self._forgetting() as gone:
+                written = await self._write_down(keeper, wish, taken, order, gone)
             return await self._read(keeper.container, written, taken, order, tell)
+
+    async def _flush(self) -> None:
+        try:
+            await deferToThread(self.fleet.storage.flush)
+        except OSError as error:
+            raise trouble(error) from error
 
     @contextlib.contextmanager
     def _reading_of(self, snapshot_id: str) -> Iterator[None]:
@@ -198,30 +227,34 @@ class Catalogue:
         )
 
     async def _write_down(
-        self, keeper: Keeper, wish: Wish, taken: _Taken, order: Order
-    ) -> tuple[Snapshot, list[Snapshot]]:
-        """@return: it, and those whose place it takes."""
+        self,
+        keeper: Keeper,
+        wish: Wish,
+        taken: _Taken,
+        order: Order,
+        gone: list[Snapshot],
+    ) -> Snapshot:
+        """@param gone: gets those whose place it takes."""
         container_id = keeper.container.id
         try:
             async with self._store.transaction() as transaction:
                 found = await transaction.containers.find(container_id, for_change=True)
                 if found is None:
                     raise NoSuchThing(f"The container {keeper.container.name!r} is gone.")
-                gone = await self._check_count(transaction, found, wish)
+                replaced = await self._check_count(transaction, found, wish)
                 snapshot = await self._row(transaction, found, wish, taken, order)
-                for each in gone:
-                    await self._remove(transaction, found, each, order)
+                for each in replaced:
+                    await self._remove(transaction, found, each, order, gone)
                 await _take_alias(transaction, snapshot)
                 await transaction.snapshots.add(snapshot)
                 transaction.record(self._event("created", found, snapshot, order))
         except DatabaseAway:
-            # Nobody can say whether it is true.
-            ensureDeferred(self._reconcile(container_id, taken.id)).addErrback(_report, taken.id)
+            self._see_to(container_id, taken.id)
             raise
         except BaseException:
             await self._forget_files(container_id, taken.id)
             raise
-        return snapshot, gone
+        return snapshot
 
     async def _row(
         self,
@@ -275,7 +308,10 @@ class Catalogue:
             said = getattr(error, "sentence", str(error))
             _log.error("{name} is read later: {reason}", name=snapshot.name, reason=said)
             return snapshot
-        return await self._has_been_read(snapshot, found, self._since(order))
+        try:
+            return await self._has_been_read(snapshot, found, self._since(order))
+        except DatabaseAway:
+            return snapshot  # it is there, and is read again
 
     async def _has_been_read(
         self, snapshot: Snapshot, found: Scanned, duration_ms: float
@@ -287,15 +323,14 @@ class Catalogue:
             "duration_ms": duration_ms,
         }
 
-        async def write() -> Snapshot:
-            async with self._store.transaction() as transaction:
-                now = await transaction.snapshots.find(snapshot.container_id, snapshot.name)
-                read = evolve(now or snapshot, **changes)
-                if now is not None and now.id == snapshot.id:
-                    await transaction.snapshots.change(read)
-                return read
-
-        return await self._insist(write)
+        async with self._store.transaction() as transaction:
+            # Whoever gives it another alias just now is waited for.
+            await transaction.containers.find(snapshot.container_id, for_change=True)
+            now = await transaction.snapshots.find(snapshot.container_id, snapshot.name)
+            read = evolve(now or snapshot, **changes)
+            if now is not None and now.id == snapshot.id:
+                await transaction.snapshots.change(read)
+            return read
 
     async def read_rest(self) -> None:
         """What was not read when it was taken, and what restores have replaced."""
@@ -303,17 +338,30 @@ class Catalogue:
             unread = await transaction.snapshots.unread(self.fleet.server_id)
         for snapshot in unread:
             keeper = self.fleet.keepers.get(snapshot.container_id)
-            if keeper is None or self.is_used(snapshot) or self._unreadable.is_put_off(snapshot):
+            if keeper is None or self._unreadable.is_put_off(snapshot):
+                continue
+            if self.is_used(snapshot) or not await self._is_unread(snapshot):
                 continue
             try:
-                with self.using(snapshot):
-                    found = await self.reading.scan(keeper.container, snapshot.id, _tell_nobody)
+                # Whoever deletes it need not wait for this.
+                found = await self.reading.scan(keeper.container, snapshot.id, _tell_nobody)
             except (HoodyError, OSError) as error:
                 self._unreadable.put_off(snapshot)
                 said = getattr(error, "sentence", str(error))
                 _log.warn("{name} is read later: {reason}", name=snapshot.name, reason=said)
             else:
                 await self._has_been_read(snapshot, found, snapshot.duration_ms)
+
+    async def _is_unread(self, snapshot: Snapshot) -> bool:
+        """Still."""
+        async with self._store.transaction() as transaction:
+            found = await transaction.snapshots.find(snapshot.container_id, snapshot.name)
+        return found is not None and found.id == snapshot.id and found.digest is None
+
+    def _see_to(self, container_id: str, snapshot_id: str) -> None:
+        """Nobody can say whether what was written is true, until the database is back."""
+        work = self._reconcile(container_id, snapshot_id)
+        ensureDeferred(work).addErrback(_report, snapshot_id)
 
     async def _reconcile(self, container_id: str, snapshot_id: str) -> None:
         """Files without a row are nobody's."""
@@ -327,6 +375,7 @@ class Catalogue:
 
         if not await self._insist(is_known):
             await self._forget_files(container_id, snapshot_id)
+        self._leaving.discard(snapshot_id)
 
     async def _insist(self, work: Callable[[], Awaitable[T]]) -> T:
         """However long the database is away."""
@@ -345,24 +394,21 @@ class Catalogue:
         @raise HoodyError: if it could not be; all is as it was then.
         """
         tell("putting it back")
-        async with self._store.transaction() as transaction:
-            own = keeper.container
-            snapshot = await find_snapshot(transaction, own, name)
-            others = await transaction.snapshots.of_container(own.id)
-        undo = self._undo(keeper, {each.name for each in others}, order)
-        with self.using(snapshot):
+        async with self._using_those(keeper, name) as [snapshot]:
             await keeper.settled()
+            undo = self._undo(keeper, order)
             wanted = evolve(order, puts_back=Return(snapshot=snapshot, undo=undo))
             await self.fleet.operate(keeper, "restore", wanted)
         return evolve(snapshot, last_used_at=self.now)
 
-    def _undo(self, keeper: Keeper, names: set[str], order: Order) -> Snapshot:
+    def _undo(self, keeper: Keeper, order: Order) -> Snapshot:
+        """Where there is one of its name, it gets another when it is written down."""
         now = self.now
         consistency: Consistency = "frozen" if keeper.run is not None else "stopped"
         return Snapshot(
             id=new_id(now),
             container_id=keeper.container.id,
-            name=undo_name_for(now, names),
+            name=undo_name_for(now, ()),
             created_at=now,
             created_by=order.actor,
             expires_at=now + timedelta(hours=UNDO_HOURS),
@@ -397,7 +443,7 @@ class Catalogue:
 
     async def delete(self, keeper: Keeper, name: str, order: Order) -> Snapshot:
         """@raise Conflict: if it is being read, copied or put back."""
-        async with self._store.transaction() as transaction:
+        async with self._forgetting() as gone, self._store.transaction() as transaction:
             found = await self._own(transaction, keeper)
             snapshot = await find_snapshot(transaction, found, name)
             if self.is_used(snapshot):
@@ -405,8 +451,7 @@ class Catalogue:
                     f"The snapshot {snapshot.name!r} is being used just now; delete it when that"
                     " is over."
                 )
-            await self._remove(transaction, found, snapshot, order)
-        await self._forget(snapshot)
+            await self._remove(transaction, found, snapshot, order, gone)
         return snapshot
 
     async def expire(self) -> None:
@@ -417,13 +462,12 @@ class Catalogue:
             keeper = self.fleet.keepers.get(snapshot.container_id)
             if keeper is None or self.is_used(snapshot):
                 continue
-            async with self._store.transaction() as transaction:
+            async with self._forgetting() as gone, self._store.transaction() as transaction:
                 found = await transaction.containers.find(snapshot.container_id, for_change=True)
                 if found is None or self.is_used(snapshot):
                     continue
                 order = self.fleet.order(EXPIRY, by_hand=False)
-                await self._remove(transaction, found, snapshot, order, "expired")
-            await self._forget(snapshot)
+                await self._remove(transaction, found, snapshot, order, gone, "expired")
 
     async def _remove(
         self,
@@ -431,14 +475,32 @@ class Catalogue:
         container: Container,
         snapshot: Snapshot,
         order: Order,
+        gone: list[Snapshot],
         how: str = "deleted",
     ) -> None:
+        """@param gone: see L{_forgetting}."""
+        self._leaving.add(snapshot.id)
+        gone.append(snapshot)
         await transaction.snapshots.remove(snapshot.id)
         event = self._event(how, container, snapshot, order)
-        transaction.record(evolve(event, duration_ms=None, key=None))
+        transaction.record(evolve(event, key=None))
 
-    async def _forget(self, snapshot: Snapshot) -> None:
-        await self._forget_files(snapshot.container_id, snapshot.id)
+    @contextlib.asynccontextmanager
+    async def _forgetting(self) -> AsyncIterator[list[Snapshot]]:
+        """Those that are put in the list, as their rows are removed, go when those have gone."""
+        gone: list[Snapshot] = []
+        try:
+            yield gone
+        except DatabaseAway:
+            for each in gone:
+                self._see_to(each.container_id, each.id)
+            raise
+        except BaseException:
+            self._leaving -= {each.id for each in gone}
+            raise
+        for each in gone:
+            await self._forget_files(each.container_id, each.id)
+            self._leaving.discard(each.id)
 
     async def _forget_files(self, container_id: str, snapshot_id: str) -> None:
         """Nobody knows of them any more, so the next start would remove what cannot be now."""
@@ -461,16 +523,12 @@ class Catalogue:
 
         @param after: another, or L{NOW}.
         """
-        async with self._store.transaction() as transaction:
-            one = await find_snapshot(transaction, keeper.container, before)
-            other = (
-                None if after == NOW else await find_snapshot(transaction, keeper.container, after)
-            )
-        with self.using(*(each for each in (one, other) if each is not None)):
-            if other is None:
+        both = (before,) if after == NOW else (before, after)
+        async with self._using_those(keeper, *both) as [one, *other]:
+            if not other:
                 return await self._diff_to_now(keeper, one, offset, limit)
             older = await self._record(keeper, one)
-            newer = await self._record(keeper, other)
+            newer = await self._record(keeper, *other)
             return await self.reading.diff(keeper.container, older, newer, offset, limit)
 
     async def _record(self, keeper: Keeper, snapshot: Snapshot) -> Path:
@@ -485,7 +543,7 @@ class Catalogue:
     ) -> Compared:
         present = new_id(self.now)
         container_id = keeper.container.id
-        await deferToThread(self.fleet.storage.flush)
+        await self._flush()
         await self._keep(keeper, present, self.fleet.order(NOW))
         try:
             kept = self.fleet.storage.snapshot_path(container_id, present)
@@ -501,14 +559,12 @@ class Catalogue:
 
         @raise Conflict: if it has never been read.
         """
-        async with self._store.transaction() as transaction:
-            snapshot = await find_snapshot(transaction, keeper.container, name)
-        if snapshot.digest is None or snapshot.record is None:
-            raise Conflict(
-                f"The snapshot {snapshot.name!r} has no digest yet, as it has not been read;"
-                " that is done soon."
-            )
-        with self.using(snapshot):
+        async with self._using_those(keeper, name) as [snapshot]:
+            if snapshot.digest is None or snapshot.record is None:
+                raise Conflict(
+                    f"The snapshot {snapshot.name!r} has no digest yet, as it has not been read;"
+                    " that is done soon."
+                )
             return await self.reading.verify(keeper.container, snapshot, tell)
 
     def _event(self, what: str, container: Container, snapshot: Snapshot, order: Order) -> Event:

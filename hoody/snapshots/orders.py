@@ -15,7 +15,10 @@ from hoody.snapshots.differences import Difference
 from hoody.snapshots.errands import Arrived, Arriving, Leaving, Left
 from hoody.snapshots.verification import Mismatch
 
-Kind = Literal["scan", "verify", "diff", "export", "import"]
+Kind = Literal["scan", "verify", "diff", "share", "export", "import"]
+
+RATE = 64 << 20
+"""Bytes a second that a sweep compares at most."""
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,6 +58,11 @@ class Order(
 
     @ivar before: with C{after}; C{offset} and C{limit} count all differences, by tree and path.
 
+    Of C{share}:
+
+    @ivar storage: where the containers, images and records of this server are.
+    @ivar rate: bytes a second that are compared, at most.
+
     @ivar leaving: of C{export}; C{arriving}: of C{import}.
     """
 
@@ -72,6 +80,8 @@ class Order(
     after: Side | None = None
     offset: int = 0
     limit: int = 1000
+    storage: str = ""
+    rate: int = RATE
     leaving: Leaving | None = None
     arriving: Arriving | None = None
 
@@ -121,7 +131,32 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True, tag="diff", tag_field=
     totals: Totals
 
 
-Done = Scanned | Verified | Compared | Arrived | Left
+class Saving(msgspec.Struct, frozen=True, kw_only=True):
+    """
+    Bytes on the disk that a container would take more if none of its files shared blocks with
+    an equal one of another, or of an image, or of its own.
+
+    @ivar kept: in all that there is of it, its snapshots too, each file counted once.
+    @ivar now: in what it has now.
+    """
+
+    kept: int
+    now: int
+
+
+class Shared(msgspec.Struct, frozen=True, kw_only=True, tag="share", tag_field="kind"):
+    """
+    @ivar compared: bytes that were, since they did not share their blocks yet.
+    @ivar shared: of these, those that do from now on.
+    @ivar savings: of all that share, since when ever, by container.
+    """
+
+    compared: int
+    shared: int
+    savings: dict[str, Saving]
+
+
+Done = Scanned | Verified | Compared | Shared | Arrived | Left
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ from hoody.snapshots.orders import (
     Order,
     Progress,
     Scanned,
+    Shared,
     Side,
     Verified,
     read_line,
@@ -109,6 +110,12 @@ class Reading:
             limit=limit,
         )
         return await self._ask(order, Compared, lambda _: None)
+
+    async def share(self) -> Shared:
+        """Have equal files share their blocks; nobody waits for a place because of that."""
+        root = self._states.storage.root
+        order = Order(kind="share", parent=os.getpid(), storage=str(root))
+        return await self._ask_at_once(order, Shared, lambda _: None)
 
     def image_of(self, container: Container) -> dict[str, Any]:
         """As an order has it."""

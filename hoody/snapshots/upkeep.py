@@ -1,4 +1,7 @@
-"""What is done for snapshots now and then: those whose time is over go, the unread are read."""
+"""
+What is done for snapshots now and then: those whose time is over go, the unread are read,
+and what is equal in them is made to share its blocks.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from twisted.logger import Logger
 
 from hoody.errors import HoodyError
 from hoody.snapshots.catalogue import Catalogue
+from hoody.snapshots.sweep import Sweep
 
 EVERY = 60.0
 """Seconds between two looks."""
@@ -24,6 +28,7 @@ class Upkeep:
 
     _reactor: Any
     _catalogue: Catalogue
+    _sweep: Sweep
     every: float
     _call: LoopingCall = field(init=False)
 
@@ -37,6 +42,7 @@ class Upkeep:
     def stop(self) -> None:
         if self._call.running:
             self._call.stop()
+        self._sweep.stop()
 
     def _look_later(self) -> Deferred[None]:
         return ensureDeferred(self.look())
@@ -53,3 +59,4 @@ class Upkeep:
                 _log.warn("snapshots are seen to later: {reason}", reason=reason)
             except Exception:
                 _log.failure("snapshots are seen to later")
+        self._sweep.begin()

@@ -551,7 +551,7 @@ def routes() -> set[tuple[str, str]]:
             SnapshotsFace(store, cast(Catalogue, None), containers),
             MovingFace(store, cast(Catalogue, None), cast(Moving, None), containers, guard),
             ImagesFace(store, cast(Fleet, None), cast(Workshop, None)),
-            LedgerFace(cast(Fleet, None), "d"),
+            LedgerFace(cast(Fleet, None), lambda _: 0, "d"),
         ),
     )
     pipe_guard = PipeGuard(guard, is_open=True)

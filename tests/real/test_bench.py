@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench import gates, passing, sleepers, watching
+from bench import gates, keeping, passing, sleepers, snapshots, watching
 from bench.rivals import missing
 from bench.targets import TARGETS, Run
 from bench.works import WORKS
@@ -76,6 +76,27 @@ def test_every_sleeper_did_every_work_without_an_error(
     asleep = next(run for run in report["runs"] if run["work"] == "thousand")
     assert asleep["figures"]["their_cpu_ms"] == 0
     assert Path("/proc/swaps").read_text().count("zram") == swaps.count("zram")
+    assert Path("/proc/self/mounts").read_text().count("/pool ") <= mounts.count("/pool ")
+
+
+@pytest.mark.timeout(200)
+def test_every_archive_did_every_work_and_nothing_of_it_is_left(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    if lack := machine.lack("auto", True, Hierarchies.read()):
+        pytest.skip(f"containers: {lack}")
+    if absent := snapshots.missing():
+        pytest.skip(f"{', '.join(absent)} missing; script/bench snapshots installs them")
+    mounts = Path("/proc/self/mounts").read_text()
+    table, report = _measured("snapshots", tmp_path_factory.mktemp("bench"), 190)
+    assert [run["error"] for run in report["runs"] if run["error"]] == []
+    done = {(run["work"], run["server"]) for run in report["runs"]}
+    works = keeping.WORKS.items()
+    assert done == {(name, server) for name, work in works for server in work.servers}
+    assert len(report["targets"]) == len(keeping.TARGETS)
+    restored = next(run for run in report["runs"] if run["work"] == "restore")
+    assert restored["figures"]["broken"] == 0
+    assert "left: 0 things" in table
     assert Path("/proc/self/mounts").read_text().count("/pool ") <= mounts.count("/pool ")
 
 

@@ -87,6 +87,15 @@ OTHER_BOOT = (
 """As if the rows had been written before the machine was started again."""
 
 
+_PLACES = ("images/*", *(f"containers/*/{place}" for place in ("*", "state/*", "next/*")))
+
+
+def _subvolumes(base: Path) -> list[Path]:
+    """Of images, and of all that containers have, are about to have, and have had."""
+    places = (*_PLACES, "containers/*/snapshots/*/*")
+    return [path for place in places for path in base.glob(place) if btrfs.is_subvolume(path)]
+
+
 class House:
     """
     A server that has containers, and may be killed and started again.
@@ -249,6 +258,9 @@ class House:
             "subvolumes": [
                 str(path) for path in (self.base / "containers").glob("*") if path.name != ".probe"
             ],
+            "states": [
+                str(path) for path in _subvolumes(self.base) if path.parent.name != "images"
+            ],
             "bundles": [str(path) for path in (state / "bundles").glob("*")],
             "runtime": [str(path) for path in (state / "runtime").glob("*")],
             "cgroups": [
@@ -351,10 +363,9 @@ class House:
         self.server.stop()
         self.end_processes()
         base = self.base
-        for subvolume in [*base.glob("containers/*/*/"), *base.glob("images/*/")]:
-            subprocess.run(
-                ["btrfs", "subvolume", "delete", str(subvolume)], capture_output=True, check=False
-            )
+        for subvolume in _subvolumes(base):
+            with contextlib.suppress(OSError):
+                btrfs.delete(subvolume)
         shutil.rmtree(base, ignore_errors=True)
         if isinstance(self.given, str):
             self.take_storage()

@@ -94,7 +94,7 @@ class Turns(Clock):
 
 def test_others_have_their_turns_while_a_long_page_is_made() -> None:
     clock, request = Turns(), DummyRequest([])
-    words = ("memory", "disk", "memory_unshared", "disk_unshared", "asleep", "now")
+    words = ("memory", "disk", "memory_unshared", "disk_unshared", "saved", "asleep", "now")
 
     def lines() -> Iterator[Line]:
         for number in range(1000):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 from attrs import define, evolve
@@ -390,13 +391,14 @@ class ContainersFace:
         if body.name is not None:
             _check_name("name", body.name)
         snapshot: Snapshot | None = None
-        async with self._store.transaction() as transaction:
-            source = await find_container(transaction, call.principal, container)
-            await self.check_ours(transaction, source)
-            if body.source_snapshot is not None:
-                snapshot = await find_snapshot(transaction, source, body.source_snapshot)
-        self._fleet.check()
-        with self._snapshots.using(*([snapshot] if snapshot else [])):
+        with ExitStack() as uses:
+            async with self._store.transaction() as transaction:
+                source = await find_container(transaction, call.principal, container)
+                await self.check_ours(transaction, source)
+                if body.source_snapshot is not None:
+                    snapshot = await find_snapshot(transaction, source, body.source_snapshot)
+                    uses.enter_context(self._snapshots.using(snapshot))
+            self._fleet.check()
             return await self._copy_of(call, container, source, snapshot)
 
     async def _copy_of(
@@ -408,7 +410,10 @@ class ContainersFace:
 
         async def write(transaction: ITransaction) -> Container:
             nonlocal of
-            source = await find_container(transaction, call.principal, container)
+            # Whoever changes its snapshots just now is waited for.
+            source = await find_container(
+                transaction, call.principal, container, for_change=snapshot is not None
+            )
             await self.check_ours(transaction, source)
             project = body.target_project_id or source.project_id
             of = await self.room_in(transaction, project)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 import msgspec
@@ -28,7 +29,8 @@ class LedgerEntry(msgspec.Struct):
     """
     One container: `idle_since` is when somebody last came to one that sleeps, `idle_seconds` how
     long ago that is for any that runs; memory and disk are bytes: `own` is what nobody else has,
-    `memory_shared` files kept in memory and merged pages, `disk_shared` its image.
+    `memory_shared` files kept in memory and merged pages, `disk_shared` its image, `disk_saved`
+    what its files do not take as they share the blocks of equal ones.
     """
 
     id: str
@@ -40,6 +42,7 @@ class LedgerEntry(msgspec.Struct):
     memory_shared: int
     disk_own: int
     disk_shared: int
+    disk_saved: int
 
 
 class LedgerSums(msgspec.Struct):
@@ -49,6 +52,14 @@ class LedgerSums(msgspec.Struct):
     disk: int
 
 
+class LedgerTotals(msgspec.Struct):
+    """Bytes of all containers together; `disk_saved` more if no equal files shared blocks."""
+
+    memory: int
+    disk: int
+    disk_saved: int
+
+
 class Ledger(msgspec.Struct):
     """
     The containers of this server: `totals` is what they take, with what is shared once,
@@ -56,13 +67,16 @@ class Ledger(msgspec.Struct):
     """
 
     containers: list[LedgerEntry]
-    totals: LedgerSums
+    totals: LedgerTotals
     totals_unshared: LedgerSums
 
 
 @define(eq=False)
 class LedgerFace:
+    """@ivar _saved_by: bytes that a container's files do not take, as equal ones have them."""
+
     _fleet: Fleet
+    _saved_by: Callable[[str], int]
     _domain: str
 
     def operations(self) -> list[Operation]:
@@ -99,10 +113,11 @@ class LedgerFace:
                     memory_shared=each.memory_shared,
                     disk_own=each.disk_own,
                     disk_shared=each.disk_shared,
+                    disk_saved=each.disk_saved,
                 )
                 for each in entries
             ],
-            totals=LedgerSums(taken.memory, taken.disk),
+            totals=LedgerTotals(taken.memory, taken.disk, ledger.saved(entries)),
             totals_unshared=LedgerSums(unshared.memory, unshared.disk),
         )
 
@@ -110,7 +125,12 @@ class LedgerFace:
         fleet, tied = self._fleet, call.principal.containers
         fleet.check()
         looks = [
-            Look.at(keeper, fleet.now, fleet.reactor.seconds())
+            Look.at(
+                keeper,
+                fleet.now,
+                fleet.reactor.seconds(),
+                self._saved_by(keeper.container.id),
+            )
             for keeper in fleet.keepers.values()
             if tied is None or keeper.container.id in tied
         ]
@@ -132,6 +152,7 @@ class LedgerFace:
             disk=size_in_words(taken.disk),
             memory_unshared=size_in_words(unshared.memory),
             disk_unshared=size_in_words(unshared.disk),
+            saved=ledger.saved(entries) and size_in_words(ledger.saved(entries)),
             now=call.now.strftime("%H:%M:%S"),
         )
 
