@@ -53,7 +53,7 @@ class Folders:
         os.close(self._descriptor)
 
     def _open(self, name: str) -> None:
-        self._reached = "/"  # none, if this raises
+        self._reached = "/"  # no folder, if this raises
         descriptor = os.open(name, _FLAGS, dir_fd=self._descriptor)
         os.close(self._descriptor)
         self._descriptor = descriptor
