@@ -86,7 +86,7 @@ class Sweep:
             return
         try:
             if not self._is_known:
-                self.outcome = await deferToThread(_load, self._path)
+                self.outcome = await deferToThread(_load, self._file)
                 self._is_known = True
             there = await self._read_snapshots()
             if there != self.outcome.snapshots:
@@ -105,7 +105,7 @@ class Sweep:
             shared=found.shared,
         )
         self.outcome = Outcome(snapshots=there, savings=found.savings)
-        await deferToThread(_save, self.outcome, self._path)
+        await deferToThread(_save, self.outcome, self._file)
 
     async def _read_snapshots(self) -> frozenset[str]:
         async with self._fleet.store.transaction() as transaction:
@@ -113,7 +113,7 @@ class Sweep:
         return frozenset(each.id for each in rows if each.digest is not None)
 
     @property
-    def _path(self) -> Path:
+    def _file(self) -> Path:
         return self._fleet.storage.root / _FILE
 
 
