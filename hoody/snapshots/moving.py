@@ -8,6 +8,7 @@ then known, in one transaction: whatever is cut off before that is swept away by
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -106,14 +107,15 @@ class Moving:
             raise TooMany(
                 f"{LEAVING_AT_ONCE} snapshots are being exported already; wait until one is done."
             )
-        async with self._store.transaction() as transaction:
-            own = keeper.container
-            snapshot = await find_snapshot(transaction, own, name)
-            base = await find_snapshot(transaction, own, base_name) if base_name else None
-            image = await self._image(transaction, own)
         self._leaving += 1
         try:
-            with self._catalogue.using(snapshot, *([base] if base else [])):
+            with contextlib.ExitStack() as uses:
+                async with self._store.transaction() as transaction:
+                    own = keeper.container
+                    snapshot = await find_snapshot(transaction, own, name)
+                    base = await find_snapshot(transaction, own, base_name) if base_name else None
+                    uses.enter_context(self._catalogue.using(snapshot, *([base] if base else [])))
+                    image = await self._image(transaction, own)
                 order = await deferToThread(self._order, own, snapshot, base, image, with_image)
                 await send(order, snapshot)
         finally:
@@ -223,11 +225,12 @@ class Moving:
         volumes = [
             tree.name.removeprefix(VOLUME) for tree in header.trees if tree.name.startswith(VOLUME)
         ]
-        async with self._store.transaction() as transaction:
-            images = await transaction.images.of_server(self._fleet.server_id)
-            base = await self._base(transaction, header.base)
-        await deferToThread(storage.make_container, own.id, volumes, None)
-        with self._catalogue.using(*([base[0]] if base else [])):
+        with contextlib.ExitStack() as uses:
+            async with self._store.transaction() as transaction:
+                images = await transaction.images.of_server(self._fleet.server_id)
+                base = await self._base(transaction, header.base)
+                uses.enter_context(self._catalogue.using(*([base[0]] if base else [])))
+            await deferToThread(storage.make_container, own.id, volumes, None)
             order = await deferToThread(self._errand, arrival, images, base)
             last = await converse(self._reactor, order, tell)
         if not isinstance(last.done, Arrived):
