@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 from pathlib import Path
 
 WRAPPER = r"""#!/bin/sh
@@ -53,9 +55,24 @@ class Moody:
     @property
     def runs(self) -> bool:
         """Whether there is a process of it."""
-        return any(
-            str(self.folder) in words for words in map(_words, Path("/proc").glob("[0-9]*"))
-        )
+        return self._there_is(str(self.folder))
+
+    @property
+    def hangs(self) -> bool:
+        """Whether there is one that does nothing."""
+        return self._there_is(f"{self.folder}/sleep")
+
+    def end(self) -> None:
+        """Of those that do nothing each."""
+        for process in self._with(f"{self.folder}/sleep"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(process.name), signal.SIGKILL)
+
+    def _there_is(self, word: str) -> bool:
+        return any(self._with(word))
+
+    def _with(self, word: str) -> list[Path]:
+        return [each for each in Path("/proc").glob("[0-9]*") if word in _words(each)]
 
     def be(self, **moods: str) -> None:
         """What is to come of each call from now on; those that are not named work."""
