@@ -41,12 +41,6 @@ class WrongMethod(CallerError):
     status = 405
 
 
-class NotAcceptable(CallerError):
-    """It cannot be had in the form that is asked for."""
-
-    status = 406
-
-
 class WaitedTooLong(CallerError):
     status = 408
 

@@ -75,15 +75,18 @@ class Outflow(ProcessProtocol):
     once can still be answered with an error.
 
     @ivar refusal: makes that of what the process said last on its stderr.
+    @ivar heard: given each line of that as it comes.
     @ivar ended: fires when all is over; fails only where nothing has been answered.
     """
 
     _reactor: Any
     _request: Request
     _refusal: Callable[[bytes], Exception]
+    _heard: Callable[[bytes], None] = field(default=lambda line: None)
     ended: Deferred[None] = field(init=False)
     _pipe: _Pipe | None = field(default=None, init=False)
     _said: bytes = field(default=b"", init=False)
+    _line: bytes = field(default=b"", init=False)
     _status: int | None = field(default=None, init=False)
     _begun: bool = field(default=False, init=False)
     _gone: bool = field(default=False, init=False)
@@ -118,6 +121,11 @@ class Outflow(ProcessProtocol):
         process.closeChildFD(0)
         return self.ended
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether all that was to be said has been given to who reads."""
+        return self._status == 0 and self._begun and not self._gone
+
     def kill(self) -> None:
         """Nobody listens."""
         self._gone = True
@@ -143,6 +151,9 @@ class Outflow(ProcessProtocol):
 
     def childDataReceived(self, number: int, data: bytes) -> None:
         self._said = (self._said + data)[-_MOST_SAID:]
+        *lines, self._line = (self._line + data[-_MOST_SAID:]).split(b"\n")
+        for line in lines:
+            self._heard(line)
 
     def processEnded(self, reason: Failure) -> None:
         value: Any = reason.value

@@ -36,7 +36,6 @@ from hoody.snapshots.orders import (
     write,
 )
 from hoody.snapshots.snapshot import Snapshot
-from hoody.units import size_in_words
 
 SECONDS = 7 * 86400.0
 """How long one may take: as long as it reads, it gets on."""
@@ -152,7 +151,7 @@ async def converse(reactor: Any, order: Order, tell: Tell) -> Line:
         nonlocal last
         last = read_line(raw)
         if last.progress is not None:
-            tell(_in_words(last.progress))
+            tell(in_words(last.progress))
 
     try:
         output = await commands.run(
@@ -176,7 +175,8 @@ def environment() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def _in_words(progress: Progress) -> str:
+def in_words(progress: Progress) -> str:
+    """As it is told."""
     of = "" if progress.total is None else f" of {size_in_words(progress.total)}"
     return f"{progress.sentence}: {size_in_words(progress.done)}{of}"
 

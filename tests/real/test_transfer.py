@@ -426,7 +426,6 @@ def test_to_export_takes_the_right_to_write_and_to_import_that_to_all(
     assert tied("POST", import_path, "x").status == 403
     assert issue(one.api, "read")("PUT", import_path, "x").status == 403
     assert one.api.with_token(None)("POST", import_path, "x").status == 401
-    assert one.api.get(path, "-H", "Accept: text/event-stream").status == 406
     assert one.api.get(f"{path}?base=nope").status == 404
     assert one.api.get("/containers/app/snapshots/nope/export").status == 404
 
@@ -446,6 +445,28 @@ def test_an_import_is_told_of_as_it_goes(one: House, other: House) -> None:
     other.delete("cut")
     refused = bring(other, data[:-1], "?name=cut", "-H", "Accept: text/event-stream")
     assert '"statusCode":400' in refused.body.partition("event: error\n")[2]
+
+
+def test_an_export_is_told_of_to_who_asks_for_events(one: House) -> None:
+    """And the one who takes the bytes is not slowed by it, nor told of anything else."""
+    taken = busy(one, "app")
+    path = f"/containers/app/snapshots/{taken['name']}/export"
+    watching = subprocess.Popen(
+        [
+            *("curl", "-sSN", "-m", "20", "-H", f"Authorization: Bearer {one.api.token}"),
+            *("-H", "Accept: text/event-stream", one.api.base + path),
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert watching.stdout is not None
+    assert watching.stdout.readline().startswith("retry")
+    data = export(one, "app", taken["name"])
+    told = watching.communicate()[0]
+    done = json.loads(told.partition("event: done\ndata: ")[2].splitlines()[0])
+    assert done["name"] == taken["name"]
+    assert done["digest"] == Reader(io.BytesIO(data)).header.snapshot.digest
+    assert 0 <= done["bytes"] < len(data)
 
 
 def processes(house: House) -> list[int]:

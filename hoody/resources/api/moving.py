@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +10,14 @@ from typing import Annotated, Any
 from urllib.parse import unquote
 
 import msgspec
-from attrs import define
+from attrs import define, field
 from msgspec import Meta
 
 from hoody.auth.tokens import Scope
 from hoody.containers.container import PORT, fault_of
 from hoody.containers.keeper import Keeper
 from hoody.containers.orders import Order as Asked
-from hoody.errors import CallerError, HoodyError, NotAcceptable
+from hoody.errors import CallerError, HoodyError
 from hoody.interfaces import IIntake, IStore, ITransaction
 from hoody.projects import Project
 from hoody.protocols.request import Request
@@ -29,6 +30,7 @@ from hoody.resources.api.containers import (
     find_container,
     volumes_of,
 )
+from hoody.resources.api.onlookers import Onlookers
 from hoody.resources.api.operations import Call, Operation, enveloped
 from hoody.resources.api.reading import read_query
 from hoody.resources.api.snapshots import SNAPSHOT
@@ -36,10 +38,11 @@ from hoody.resources.api.telling import told
 from hoody.resources.guard import Guard
 from hoody.resources.outflow import Outflow
 from hoody.resources.upload import Upload, place_for
-from hoody.snapshots.catalogue import Catalogue
+from hoody.snapshots.catalogue import Catalogue, find_snapshot
+from hoody.snapshots.errands import Left
 from hoody.snapshots.moving import Moving, Wish, check_name
-from hoody.snapshots.orders import Order, read_line, write
-from hoody.snapshots.reading import COMMAND, NotRead, Tell, environment
+from hoody.snapshots.orders import Line, Order, read_line, write
+from hoody.snapshots.reading import COMMAND, NotRead, Tell, environment, in_words
 from hoody.snapshots.snapshot import Snapshot
 from hoody.snapshots.stream import MEDIA
 
@@ -75,6 +78,7 @@ class MovingFace:
     _moving: Moving
     _containers: ContainersFace
     _guard: Guard
+    _onlookers: Onlookers = field(factory=Onlookers, init=False)
 
     def operations(self) -> list[Operation]:
         take: dict[str, Any] = {
@@ -95,14 +99,14 @@ class MovingFace:
                 method="GET",
                 path=SNAPSHOT + "/export",
                 summary="All of it as one stream, with the container's settings and variables,"
-                " for the import of another server. The bytes themselves: 406 where only"
-                " text/event-stream is taken; GET .../verify tells how reading goes",
+                " for the import of another server. With Accept: text/event-stream, how the one"
+                " goes that somebody is given, or else the next",
                 answer=self.export_snapshot,
                 scope=Scope.WRITE,
                 query=ExportQuery,
                 tied=True,
-                media=(MEDIA,),
-                errors=(404, 406, 409, 421, 429, 503),
+                media=(MEDIA, SSE),
+                errors=(404, 409, 421, 429, 503),
             ),
             Operation(method="POST", **take),
             Operation(method="PUT", **take),
@@ -111,24 +115,45 @@ class MovingFace:
     # Going out
 
     async def export_snapshot(self, call: Call, container: str, snapshot: str) -> None:
-        if preferred(call.request, (MEDIA, SSE)) == SSE:
-            raise NotAcceptable(
-                "An export is a stream of bytes, and not of events; ask without Accept:"
-                " text/event-stream."
-            )
         async with self._store.transaction() as transaction:
             found = await find_container(transaction, call.principal, container)
             await self._containers.check_ours(transaction, found)
+            wanted = await find_snapshot(transaction, found, snapshot)
+        if preferred(call.request, (MEDIA, SSE)) == SSE:
+            await self._onlookers.watch(call.request, wanted.id)
+            return
         keeper = self._catalogue.fleet.find(found)
         query: ExportQuery = call.query
         with_image = query.base is None if query.image is None else query.image
 
         async def send(order: Order, sent: Snapshot) -> None:
             _head(call.request, keeper, sent)
-            flow = Outflow(self._catalogue.fleet.reactor, call.request, _refusal)
-            await flow.start(COMMAND, write(order), environment())
+            await self._send(call.request, order, sent)
 
         await self._moving.leave(keeper, snapshot, query.base, with_image, send)
+
+    async def _send(self, request: Request, order: Order, sent: Snapshot) -> None:
+        last = Line()
+
+        def hear(raw: bytes) -> None:
+            nonlocal last
+            with contextlib.suppress(msgspec.MsgspecError):  # a traceback
+                last = read_line(raw)
+                if last.progress is not None:
+                    said = {"message": in_words(last.progress)}
+                    self._onlookers.tell(sent.id, "progress", said)
+
+        flow = Outflow(self._catalogue.fleet.reactor, request, _refusal, hear)
+        try:
+            await flow.start(COMMAND, write(order), environment())
+        finally:
+            if flow.is_whole and isinstance(last.done, Left):
+                told = {"name": sent.name, "digest": sent.digest, "bytes": last.done.bytes_sent}
+                self._onlookers.end(sent.id, "done", told)
+            else:
+                why = last.error or "who received it has left."
+                said = f"The export was broken off: {why}"
+                self._onlookers.end(sent.id, "error", {"statusCode": 502, "message": said})
 
     # Coming in
 
