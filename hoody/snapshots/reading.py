@@ -36,6 +36,7 @@ from hoody.snapshots.orders import (
     write,
 )
 from hoody.snapshots.snapshot import Snapshot
+from hoody.units import size_in_words
 
 SECONDS = 7 * 86400.0
 """How long one may take: as long as it reads, it gets on."""
