@@ -1,1 +1,1 @@
-"""What a container's disk held at one instant: told, compared, and known by its digest."""
+"""What containers had at an instant: kept under a name, put back, sent to other servers."""

@@ -24,7 +24,7 @@ from hoody.containers.storage import trouble
 from hoody.errors import CallerError, Conflict, DatabaseAway, HoodyError, NoSuchThing
 from hoody.interfaces import IStore, ITransaction
 from hoody.later import sleep
-from hoody.snapshots.orders import Compared, Scanned, Verified
+from hoody.manifests.orders import Compared, Scanned, Verified
 from hoody.snapshots.reading import Reading, Tell
 from hoody.snapshots.snapshot import (
     NOW,

@@ -40,14 +40,14 @@ from hoody.errors import (
 )
 from hoody.interfaces import IStore, ITransaction
 from hoody.later import sleep
+from hoody.manifests.errands import Arrived, Arriving, Below, Beside, Leaving
+from hoody.manifests.manifest import VOLUME
+from hoody.manifests.orders import Order, Scanned
+from hoody.manifests.stream import Config, Header, ImageHead, Reader, SnapshotHead
 from hoody.projects import Project
 from hoody.snapshots.catalogue import DATABASE_PAUSE, Catalogue, find_snapshot
-from hoody.snapshots.errands import Arrived, Arriving, Below, Beside, Leaving
-from hoody.snapshots.manifest import VOLUME
-from hoody.snapshots.orders import Order, Scanned
 from hoody.snapshots.reading import Tell, converse, trees_of
 from hoody.snapshots.snapshot import Snapshot
-from hoody.snapshots.stream import Config, Header, ImageHead, Reader, SnapshotHead
 from hoody.units import new_id
 
 LEAVING_AT_ONCE = 8

@@ -1,5 +1,5 @@
 """
-Reading what is in snapshots: by processes of their own (C{python -m hoody.snapshots}), a few at
+Reading what is in snapshots: by processes of their own (C{python -m hoody.manifests}), a few at
 a time, as it may be terabytes.
 """
 
@@ -22,8 +22,8 @@ from hoody.containers.container import Container
 from hoody.containers.states import RECORD, States
 from hoody.containers.storage import subvolumes
 from hoody.errors import CallerError, HoodyError, Unavailable
-from hoody.snapshots.manifest import ROOT, VOLUME
-from hoody.snapshots.orders import (
+from hoody.manifests.manifest import ROOT, VOLUME
+from hoody.manifests.orders import (
     Compared,
     Line,
     Order,
@@ -41,7 +41,7 @@ from hoody.units import size_in_words
 SECONDS = 7 * 86400.0
 """How long one may take: as long as it reads, it gets on."""
 AT_ONCE = 2
-COMMAND = [sys.executable, "-m", "hoody.snapshots"]
+COMMAND = [sys.executable, "-m", "hoody.manifests"]
 
 Tell = Callable[[str], None]
 """Given sentences, as it goes."""

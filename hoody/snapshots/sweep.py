@@ -18,7 +18,7 @@ from twisted.python.failure import Failure
 
 from hoody.containers.fleet import Fleet
 from hoody.errors import HoodyError
-from hoody.snapshots.orders import Saving
+from hoody.manifests.orders import Saving
 from hoody.snapshots.reading import Reading
 
 REST = 10

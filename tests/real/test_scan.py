@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hoody.containers import btrfs
-from hoody.snapshots.record import load
+from hoody.manifests.record import load
 from tests.support.containers import mounted, pool, run
 from tests.support.snapshots import Disk, said
 

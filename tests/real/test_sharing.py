@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from hoody.containers import btrfs
-from hoody.snapshots.orders import Order, read_line, write
+from hoody.manifests.orders import Order, read_line, write
 from tests.support.api import Api
 from tests.support.containers import House, run
 from tests.support.postgres import Postgres

@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from hoody.snapshots.manifest import Entry
-from hoody.snapshots.stream import Header, Item, Reader, TreeHead, Writer
+from hoody.manifests.manifest import Entry
+from hoody.manifests.stream import Header, Item, Reader, TreeHead, Writer
 from tests.support.api import Answer, issue
 from tests.support.containers import House, another_block, mounted, pool, run
 from tests.support.images import folder, member, symlink
@@ -475,7 +475,7 @@ def processes(house: House) -> list[int]:
     for path in Path(f"/proc/{house.server.process.pid}/task").glob("*/children"):
         for pid in path.read_text().split():
             with contextlib.suppress(OSError):
-                if b"hoody.snapshots" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                if b"hoody.manifests" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     found.append(int(pid))
     return found
 

@@ -214,7 +214,7 @@ class Readers:
         # One takes tens of milliseconds until it has begun to read.
         while not self._over.wait(0.002):
             for pid in self._children:
-                if pid not in self.held and "hoody.snapshots" in _words(pid):
+                if pid not in self.held and "hoody.manifests" in _words(pid):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGSTOP)
                         self.held.append(pid)

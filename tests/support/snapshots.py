@@ -13,7 +13,7 @@ from typing import Any
 
 from hoody.containers import btrfs
 
-PROGRAM = [sys.executable, "-m", "hoody.snapshots"]
+PROGRAM = [sys.executable, "-m", "hoody.manifests"]
 
 # As L{hoody.containers.launcher} does, in a mount namespace that goes with the command.
 _INSIDE = """

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hoody.snapshots import content
-from hoody.snapshots.differences import Diff, Difference, diff
-from hoody.snapshots.manifest import Entry, digest, grouped, in_order, line, replaced
-from hoody.snapshots.names import escape, unescape
-from hoody.snapshots.overlay import merged
-from hoody.snapshots.record import VERSION, Damaged, Header, Record, State, decode, encode
+from hoody.manifests import content
+from hoody.manifests.differences import Diff, Difference, diff
+from hoody.manifests.manifest import Entry, digest, grouped, in_order, line, replaced
+from hoody.manifests.names import escape, unescape
+from hoody.manifests.overlay import merged
+from hoody.manifests.record import VERSION, Damaged, Header, Record, State, decode, encode
 
 # Trees
 

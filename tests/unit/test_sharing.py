@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hoody.containers.btrfs import Extent
-from hoody.snapshots.manifest import Entry
-from hoody.snapshots.sharing import (
+from hoody.manifests.manifest import Entry
+from hoody.manifests.sharing import (
     LEAST,
     File,
     Group,

@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hoody.errors import HoodyError
-from hoody.snapshots import soundness
-from hoody.snapshots.content import EMPTY, PART
-from hoody.snapshots.manifest import ROOT, Entry, Kind
-from hoody.snapshots.names import escape
-from hoody.snapshots.soundness import Unsound
-from hoody.snapshots.stream import (
+from hoody.manifests import soundness
+from hoody.manifests.content import EMPTY, PART
+from hoody.manifests.manifest import ROOT, Entry, Kind
+from hoody.manifests.names import escape
+from hoody.manifests.soundness import Unsound
+from hoody.manifests.stream import (
     IMAGE,
     Config,
     Content,

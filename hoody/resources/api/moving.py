@@ -19,6 +19,9 @@ from hoody.containers.keeper import Keeper
 from hoody.containers.orders import Order as Asked
 from hoody.errors import CallerError, HoodyError
 from hoody.interfaces import IIntake, IStore, ITransaction
+from hoody.manifests.errands import Left
+from hoody.manifests.orders import Line, Order, read_line, write
+from hoody.manifests.stream import MEDIA
 from hoody.projects import Project
 from hoody.protocols.request import Request
 from hoody.resources.accept import SSE, preferred
@@ -39,12 +42,9 @@ from hoody.resources.guard import Guard
 from hoody.resources.outflow import Outflow
 from hoody.resources.upload import Upload, place_for
 from hoody.snapshots.catalogue import Catalogue, find_snapshot
-from hoody.snapshots.errands import Left
 from hoody.snapshots.moving import Moving, Wish, check_name
-from hoody.snapshots.orders import Line, Order, read_line, write
 from hoody.snapshots.reading import COMMAND, NotRead, Tell, environment, in_words
 from hoody.snapshots.snapshot import Snapshot
-from hoody.snapshots.stream import MEDIA
 
 IMPORT = "/api/v1/projects/{project}/containers/import"
 _IMPORT = re.compile(rb"/api/v1/projects/([^/]+)/containers/import/?")

@@ -14,12 +14,12 @@ from hoody.containers.keeper import Keeper
 from hoody.containers.orders import Order
 from hoody.interfaces import IStore
 from hoody.later import to_its_end
+from hoody.manifests import differences
 from hoody.resources.accept import SSE
 from hoody.resources.api.containers import ONE, ContainersFace, find_container
 from hoody.resources.api.operations import Call, Operation, Pagination, pagination
 from hoody.resources.api.reading import whole
 from hoody.resources.api.telling import told
-from hoody.snapshots import differences
 from hoody.snapshots.catalogue import Catalogue, Wish
 from hoody.snapshots.reading import Tell, place_in
 from hoody.snapshots.snapshot import Snapshot

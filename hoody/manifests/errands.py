@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from hoody.snapshots.stream import ImageHead, SnapshotHead
+from hoody.manifests.stream import ImageHead, SnapshotHead
 
 
 class Leaving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

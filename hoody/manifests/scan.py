@@ -12,11 +12,11 @@ import msgspec
 
 from hoody.containers import btrfs
 from hoody.errors import HoodyError
-from hoody.snapshots import changes
-from hoody.snapshots.manifest import ROOT, Entry, digest
-from hoody.snapshots.overlay import merged
-from hoody.snapshots.record import VERSION, Damaged, Header, Record, State, load, save
-from hoody.snapshots.survey import Survey, Trouble
+from hoody.manifests import changes
+from hoody.manifests.manifest import ROOT, Entry, digest
+from hoody.manifests.overlay import merged
+from hoody.manifests.record import VERSION, Damaged, Header, Record, State, load, save
+from hoody.manifests.survey import Survey, Trouble
 
 Say = Callable[[str, int, "int | None"], None]
 """A sentence, and how many bytes have been read, of how many, where that is known."""

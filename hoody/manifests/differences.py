@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from hoody.snapshots.manifest import Entry, line
+from hoody.manifests.manifest import Entry, line
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
     """
     @ivar tree: C{root} or C{volume-NAME}.
-    @ivar path: in it, escaped (L{hoody.snapshots.names}).
+    @ivar path: in it, escaped (L{hoody.manifests.names}).
     @ivar size: in bytes, of a file; of one that was removed, what it had.
     """
 

@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Meta
 
 from hoody.errors import CallerError
-from hoody.snapshots.content import PART
-from hoody.snapshots.manifest import Entry
+from hoody.manifests.content import PART
+from hoody.manifests.manifest import Entry
 
 IMAGE = "image"
 """The name of the tree that is the image, where it comes along."""

@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 
 from hoody.errors import HoodyError
-from hoody.snapshots.manifest import ROOT, Entry
-from hoody.snapshots.overlay import merged
+from hoody.manifests.manifest import ROOT, Entry
+from hoody.manifests.overlay import merged
 
 VERSION = 1
 

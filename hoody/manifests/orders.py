@@ -11,9 +11,9 @@ from typing import Literal
 
 import msgspec
 
-from hoody.snapshots.differences import Difference
-from hoody.snapshots.errands import Arrived, Arriving, Leaving, Left
-from hoody.snapshots.verification import Mismatch
+from hoody.manifests.differences import Difference
+from hoody.manifests.errands import Arrived, Arriving, Leaving, Left
+from hoody.manifests.verification import Mismatch
 
 Kind = Literal["scan", "verify", "diff", "share", "export", "import"]
 
@@ -88,7 +88,7 @@ class Order(
 
 class Scanned(msgspec.Struct, frozen=True, kw_only=True, tag="scan", tag_field="kind"):
     """
-    @ivar digest: C{sha256:...}, of what the container sees (L{hoody.snapshots.manifest}).
+    @ivar digest: C{sha256:...}, of what the container sees (L{hoody.manifests.manifest}).
     @ivar record_sha256: of the record, as its last line has it.
     @ivar size: bytes on disk, compressed, written since the base, or since the image.
     @ivar entries: of all trees, the image's not counted.
@@ -105,7 +105,7 @@ class Scanned(msgspec.Struct, frozen=True, kw_only=True, tag="scan", tag_field="
 class Verified(msgspec.Struct, frozen=True, kw_only=True, tag="verify", tag_field="kind"):
     """
     @ivar digest: what it is now.
-    @ivar mismatches: at most L{hoody.snapshots.verification.MOST}.
+    @ivar mismatches: at most L{hoody.manifests.verification.MOST}.
     @ivar entries: as the container sees them.
     """
 

@@ -2,7 +2,7 @@
 A stream becomes a container's disk, and perhaps an image: in a process of its own, as what
 comes in may be anything.
 
-Nothing is made that L{hoody.snapshots.soundness} has not found to be what a container could
+Nothing is made that L{hoody.manifests.soundness} has not found to be what a container could
 have; each name is made in the folder that it is in, by that folder's descriptor, in a
 subvolume that nobody else changes. What has come of it is held against the digest by whoever
 scans it.
@@ -21,15 +21,15 @@ from typing import NamedTuple
 
 from hoody.containers import btrfs
 from hoody.errors import CallerError, Conflict
-from hoody.snapshots import soundness
-from hoody.snapshots.errands import Arrived, Arriving, Below, Beside
-from hoody.snapshots.folders import Folders
-from hoody.snapshots.manifest import ROOT, Entry
-from hoody.snapshots.names import unescape
-from hoody.snapshots.overlay import is_whiteout
-from hoody.snapshots.record import load
-from hoody.snapshots.scan import Reading, image_record
-from hoody.snapshots.stream import IMAGE, Item, Reader, content_of, pieces, runs
+from hoody.manifests import soundness
+from hoody.manifests.errands import Arrived, Arriving, Below, Beside
+from hoody.manifests.folders import Folders
+from hoody.manifests.manifest import ROOT, Entry
+from hoody.manifests.names import unescape
+from hoody.manifests.overlay import is_whiteout
+from hoody.manifests.record import load
+from hoody.manifests.scan import Reading, image_record
+from hoody.manifests.stream import IMAGE, Item, Reader, content_of, pieces, runs
 
 _MEMORY = 2 * 1024**3
 """Bytes that a manifest may take here."""

@@ -9,12 +9,12 @@ import re
 from collections.abc import Iterable
 
 from hoody.errors import CallerError
-from hoody.snapshots.content import EMPTY, PART
-from hoody.snapshots.manifest import ROOT, Entry
-from hoody.snapshots.names import escape, unescape
-from hoody.snapshots.overlay import is_whiteout
-from hoody.snapshots.stream import IMAGE
-from hoody.snapshots.walk import MOST_PATH, MOST_PATHS
+from hoody.manifests.content import EMPTY, PART
+from hoody.manifests.manifest import ROOT, Entry
+from hoody.manifests.names import escape, unescape
+from hoody.manifests.overlay import is_whiteout
+from hoody.manifests.stream import IMAGE
+from hoody.manifests.walk import MOST_PATH, MOST_PATHS
 
 MOST_ID = 65535
 """A container has so many ids (0 to that) of its own."""

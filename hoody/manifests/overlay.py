@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from hoody.snapshots.manifest import Entry, in_order, replaced
+from hoody.manifests.manifest import Entry, in_order, replaced
 
 
 def merged(image: Sequence[Entry], upper: Sequence[Entry]) -> list[Entry]:

@@ -9,12 +9,12 @@ from pathlib import Path
 import msgspec
 
 from hoody.errors import HoodyError
-from hoody.snapshots.errands import Leaving
-from hoody.snapshots.folders import Folders
-from hoody.snapshots.manifest import ROOT, Entry
-from hoody.snapshots.record import Damaged, Record, load
-from hoody.snapshots.scan import Reading, image_record
-from hoody.snapshots.stream import (
+from hoody.manifests.errands import Leaving
+from hoody.manifests.folders import Folders
+from hoody.manifests.manifest import ROOT, Entry
+from hoody.manifests.record import Damaged, Record, load
+from hoody.manifests.scan import Reading, image_record
+from hoody.manifests.stream import (
     IMAGE,
     Content,
     Header,
@@ -25,7 +25,7 @@ from hoody.snapshots.stream import (
     pieces,
     runs,
 )
-from hoody.snapshots.walk import EMPTY_SUBVOLUME
+from hoody.manifests.walk import EMPTY_SUBVOLUME
 
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOATIME | os.O_CLOEXEC
 

@@ -7,10 +7,10 @@ import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from hoody.snapshots import content
-from hoody.snapshots.manifest import Entry, Kind, Mark, grouped, replaced
-from hoody.snapshots.names import escape
-from hoody.snapshots.walk import EMPTY_SUBVOLUME, Visit, Walk
+from hoody.manifests import content
+from hoody.manifests.manifest import Entry, Kind, Mark, grouped, replaced
+from hoody.manifests.names import escape
+from hoody.manifests.walk import EMPTY_SUBVOLUME, Visit, Walk
 
 _OVERLAY = "trusted.overlay."
 _TOP_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_NOATIME | os.O_CLOEXEC

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from hoody.containers.btrfs import Extent
-from hoody.snapshots.manifest import Entry
+from hoody.manifests.manifest import Entry
 
 LEAST = 128 * 1024
 """Bytes of content that are worth the trouble: a compressed extent has no more (btrfs(5))."""
@@ -44,7 +44,7 @@ class Tree(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class File(NamedTuple):
-    """@ivar path: escaped (L{hoody.snapshots.names})."""
+    """@ivar path: escaped (L{hoody.manifests.names})."""
 
     tree: Tree
     path: str

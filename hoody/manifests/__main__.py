@@ -1,6 +1,6 @@
 """
 The process that reads what is in snapshots, so that the server need not wait:
-C{python -m hoody.snapshots}, see L{hoody.snapshots.orders}.
+C{python -m hoody.manifests}, see L{hoody.manifests.orders}.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import msgspec
 
 from hoody.containers.images import confinement
 from hoody.errors import CallerError, HoodyError, Unavailable
-from hoody.snapshots.arriving import arrive
-from hoody.snapshots.differences import diff
-from hoody.snapshots.errands import Arrived, Left
-from hoody.snapshots.leaving import leave
-from hoody.snapshots.manifest import ROOT, Entry
-from hoody.snapshots.orders import (
+from hoody.manifests.arriving import arrive
+from hoody.manifests.differences import diff
+from hoody.manifests.errands import Arrived, Left
+from hoody.manifests.leaving import leave
+from hoody.manifests.manifest import ROOT, Entry
+from hoody.manifests.orders import (
     Compared,
     Done,
     Line,
@@ -36,9 +36,9 @@ from hoody.snapshots.orders import (
     read_order,
     write,
 )
-from hoody.snapshots.record import Damaged, Record, load, save
-from hoody.snapshots.scan import Reading, image_record, scan
-from hoody.snapshots.verification import Expected, Snapshot, Verification
+from hoody.manifests.record import Damaged, Record, load, save
+from hoody.manifests.scan import Reading, image_record, scan
+from hoody.manifests.verification import Expected, Snapshot, Verification
 
 _PAUSE = 0.25
 """Seconds between two lines of progress."""
@@ -141,7 +141,7 @@ def _diff(order: Order, answer: Answer) -> Compared:
 
 
 def _share(order: Order, answer: Answer) -> Shared:
-    from hoody.snapshots import deduping  # brings much along that others do not wait for
+    from hoody.manifests import deduping  # brings much along that others do not wait for
 
     deduping.be_in_nobodys_way()
     return deduping.Sweep(Path(order.storage), Reading(answer.say), order.rate).run()

@@ -23,12 +23,12 @@ from hoody.containers import btrfs
 from hoody.containers.btrfs import Differs
 from hoody.containers.states import RECORD
 from hoody.containers.storage import SNAPSHOTS, STATE
-from hoody.snapshots.manifest import ROOT, Entry
-from hoody.snapshots.names import unescape
-from hoody.snapshots.orders import Saving, Shared
-from hoody.snapshots.record import Damaged, Record, load
-from hoody.snapshots.scan import Reading
-from hoody.snapshots.sharing import Group, Identity, Part, Tree, apart, common, groups, steps
+from hoody.manifests.manifest import ROOT, Entry
+from hoody.manifests.names import unescape
+from hoody.manifests.orders import Saving, Shared
+from hoody.manifests.record import Damaged, Record, load
+from hoody.manifests.scan import Reading
+from hoody.manifests.sharing import Group, Identity, Part, Tree, apart, common, groups, steps
 
 STEP = 16 << 20
 """Bytes that are compared in one call, at most."""
@@ -75,7 +75,7 @@ def opened(top: Path, path: str) -> Iterator[int]:
     """
     A file, to be read.
 
-    @param path: escaped (L{hoody.snapshots.names}).
+    @param path: escaped (L{hoody.manifests.names}).
     @raise OSError: if it cannot be, or is none.
     """
     *folders, name = [unescape(each) for each in path.split("/")]

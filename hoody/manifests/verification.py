@@ -7,11 +7,11 @@ from pathlib import Path
 
 import msgspec
 
-from hoody.snapshots.manifest import ROOT, Entry, digest
-from hoody.snapshots.overlay import merged
-from hoody.snapshots.record import Damaged, Record, load
-from hoody.snapshots.scan import Reading, described
-from hoody.snapshots.survey import Survey
+from hoody.manifests.manifest import ROOT, Entry, digest
+from hoody.manifests.overlay import merged
+from hoody.manifests.record import Damaged, Record, load
+from hoody.manifests.scan import Reading, described
+from hoody.manifests.survey import Survey
 
 IMAGE = "image"
 MOST = 1000
@@ -34,7 +34,7 @@ _PROBLEMS = {
 
 
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """Where its parts are: see L{hoody.snapshots.scan.scan}."""
+    """Where its parts are: see L{hoody.manifests.scan.scan}."""
 
     trees: dict[str, Path]
     record: Path
@@ -52,7 +52,7 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
     """
     @ivar tree: C{root} (what is above the image), C{volume-NAME} or C{image}; empty if it is
         about the snapshot as a whole.
-    @ivar path: escaped (L{hoody.snapshots.names}).
+    @ivar path: escaped (L{hoody.manifests.names}).
     @ivar problem: what is wrong with it: a sentence without its subject.
     """
 

@@ -10,7 +10,7 @@ C{LC_ALL=C sort} sorts the paths. An entry's fields are:
  2. its kind: C{file}, C{folder}, C{link}, C{char}, C{block}, C{fifo} or C{socket};
  3. its mode's lower 12 bits, in octal digits without leading zeros;
  4. its uid, and 5. its gid, in decimal digits, as they are inside the container;
- 6. of a file: the digest of its content, see L{hoody.snapshots.content}; of a link: where it
+ 6. of a file: the digest of its content, see L{hoody.manifests.content}; of a link: where it
     leads to; of a device: C{MAJOR:MINOR}; else empty;
  7. of a file: its size in bytes; else empty;
  8. of a file: the runs of zeros that its digest leaves out, C{OFFSET+LENGTH}, by commas; often
@@ -21,7 +21,7 @@ C{LC_ALL=C sort} sorts the paths. An entry's fields are:
     the value in small hexadecimal digits.
 
 Paths, targets of links, names of attributes and of trees are escaped, see
-L{hoody.snapshots.names}. There is no time and no number of an inode in it, and nothing of how
+L{hoody.manifests.names}. There is no time and no number of an inode in it, and nothing of how
 the disk holds it: holes, sharing, compression, or which layer of the overlay it is in.
 
 The digest is C{sha256:} and the SHA-256 of all that, in small hexadecimal digits.
@@ -49,7 +49,7 @@ _AT_ONCE = 4096
 
 class Entry(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """
-    One name in a tree. All text in it is escaped (L{hoody.snapshots.names}).
+    One name in a tree. All text in it is escaped (L{hoody.manifests.names}).
 
     @ivar path: from the tree's top, whose own is empty.
     @ivar mode: its lower 12 bits.
@@ -99,7 +99,7 @@ def _more(entry: Entry) -> str:
 def digest(trees: Mapping[str, Iterable[Entry]]) -> str:
     """
     @param trees: by name, each sorted as L{in_order} does; the root as L{merged
-        <hoody.snapshots.overlay.merged>}.
+        <hoody.manifests.overlay.merged>}.
     """
     found = sha256()
     for name in sorted(trees):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from hoody.errors import CallerError
-from hoody.snapshots.names import escape
+from hoody.manifests.names import escape
 
 MOST_PATH = 64 * 1024
 """Characters of a path, escaped."""
