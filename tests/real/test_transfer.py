@@ -499,9 +499,15 @@ def test_who_does_not_read_is_waited_for_and_who_leaves_ends_it(one: House) -> N
     )
     assert b"200 OK" in connection.recv(100)
     (pid,) = processes(one)
-    wchan = Path(f"/proc/{pid}/wchan")
-    until(lambda: "pipe" in wchan.read_text())
-    written = Path(f"/proc/{pid}/io").read_text()
+    written = ""
+
+    def writes_no_more() -> bool:
+        nonlocal written
+        before, written = written, Path(f"/proc/{pid}/io").read_text()
+        time.sleep(0.5)
+        return "pipe" in Path(f"/proc/{pid}/wchan").read_text() and written == before
+
+    until(writes_no_more)
     refused = one.api("DELETE", f"/containers/app/snapshots/{taken['name']}")
     assert refused.status == 409
     assert Path(f"/proc/{pid}/io").read_text() == written
