@@ -40,6 +40,7 @@ def test_every_block_to_paste_is_run_here() -> None:
         "container",
         "idle",
         "snapshot",
+        "move",
     }
     assert README.count("```sh") == len(BLOCKS)
 
@@ -72,6 +73,8 @@ def test_a_container_and_its_sleep(tmp_path: Path, pool: Path, cluster: Postgres
         assert '"success": true' in told
         assert '"name": "undo-' in told
         assert house.run("staging", "cat /data/since") == since
+        assert '"name": "moved"' in paste("move")
+        assert house.run("moved", "cat /data/since") == since
     finally:
         house.close()
 
