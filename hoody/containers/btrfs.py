@@ -95,7 +95,7 @@ def delete(path: Path) -> None:
 
 
 def delete_within(path: Path) -> None:
-    """Delete all subvolumes that somebody has made in one, be it sealed or not."""
+    """Delete all subvolumes that somebody on the server has made in one, sealed or not."""
     unseal(path)
     own = identity(path)
     # Those that are made now are nobody's: whoever could make them does not run.

@@ -699,8 +699,8 @@ def test_one_that_has_all_the_room_that_it_may_is_put_back(house: House, name: s
     until(has_room)
 
 
-def test_a_subvolume_that_it_has_made_is_in_nobody_s_way(house: House, name: str) -> None:
-    """As it may, in its volumes."""
+def test_a_subvolume_within_a_volume_is_in_nobody_s_way(house: House, name: str) -> None:
+    """It may not make one; who works on the server may."""
     row = house.create(name, egress="none", volumes=DATA)
     taken = take(house, name)["name"]
     own = folder(house, row["id"]) / "state/volume-data/inner"

@@ -257,10 +257,8 @@ class House:
         return {
             "subvolumes": [
                 str(path) for path in (self.base / "containers").glob("*") if path.name != ".probe"
-            ],
-            "states": [
-                str(path) for path in _subvolumes(self.base) if path.parent.name != "images"
-            ],
+            ]
+            + [str(path) for path in _subvolumes(self.base) if path.parent.name != "images"],
             "bundles": [str(path) for path in (state / "bundles").glob("*")],
             "runtime": [str(path) for path in (state / "runtime").glob("*")],
             "cgroups": [
