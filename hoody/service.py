@@ -82,9 +82,11 @@ from hoody.resources.upload import Uploads
 from hoody.settings import Settings, declared, flag, mask
 from hoody.snapshots import upkeep
 from hoody.snapshots.catalogue import Catalogue
+from hoody.snapshots.looking import Looking
 from hoody.snapshots.moving import Moving
 from hoody.snapshots.reading import Reading
 from hoody.snapshots.sweep import Sweep
+from hoody.snapshots.taking import Taking
 from hoody.snapshots.upkeep import Upkeep
 from hoody.store import databases
 from hoody.store.migrations import SchemaRefused
@@ -128,11 +130,12 @@ class Hoody(Service):
         self._keyring = Keyring(self.database, reactor)
         self._fleet = make_fleet(reactor, settings, self._data_dir, self.database)
         self._fleet.has_room = self._descriptors.is_for_containers
-        reading = Reading(reactor, self._fleet.states)
-        self._catalogue = Catalogue(reactor, self.database, self._fleet, reading)
+        self._reading = reading = Reading(reactor, self._fleet.states)
+        self._catalogue = Catalogue(reactor, self.database, self._fleet)
+        self._taking = Taking(reactor, self.database, self._catalogue, reading)
         self._sweep = Sweep(reactor, self._fleet, reading)
         every = min(upkeep.EVERY, settings.sweep)
-        self._upkeep = Upkeep(reactor, self._catalogue, self._sweep, every)
+        self._upkeep = Upkeep(reactor, self._catalogue, self._taking, self._sweep, every)
         self._feed = Feed()
         self._journal = Journal(self.database, reactor, Spool(self._data_dir.journal), self._learn)
         self._retention = Retention(
@@ -222,7 +225,7 @@ class Hoody(Service):
         moving = MovingFace(
             self.database,
             self._catalogue,
-            Moving(self._reactor, self.database, self._catalogue),
+            Moving(self._reactor, self.database, self._catalogue, self._reading),
             containers,
             guard,
         )
@@ -281,7 +284,13 @@ class Hoody(Service):
             self._events,
             containers,
             InsideFace(self.database, self._fleet, containers),
-            SnapshotsFace(self.database, self._catalogue, containers),
+            SnapshotsFace(
+                self.database,
+                self._catalogue,
+                self._taking,
+                Looking(self._catalogue, self._taking, self._reading),
+                containers,
+            ),
             moving,
             self._images,
             LedgerFace(self._fleet, self._sweep.saved_by, self._settings.domain),

@@ -46,7 +46,7 @@ from hoody.manifests.orders import Order, Scanned
 from hoody.manifests.stream import Config, Header, ImageHead, Reader, SnapshotHead
 from hoody.projects import Project
 from hoody.snapshots.catalogue import DATABASE_PAUSE, Catalogue, find_snapshot
-from hoody.snapshots.reading import Tell, converse, trees_of
+from hoody.snapshots.reading import Reading, Tell, converse, trees_of
 from hoody.snapshots.snapshot import Snapshot
 from hoody.units import new_id
 
@@ -79,6 +79,7 @@ class Moving:
     _reactor: Any
     _store: IStore
     _catalogue: Catalogue
+    _reading: Reading
     _leaving: int = field(default=0, init=False)
     _places: DeferredSemaphore = field(
         factory=lambda: DeferredSemaphore(ARRIVING_AT_ONCE), init=False
@@ -164,7 +165,7 @@ class Moving:
                 base_digest=None if base is None else _read_as(base)[0],
                 with_image=with_image,
             ),
-            **self._catalogue.reading.image_of(container),
+            **self._reading.image_of(container),
         )
 
     def _record(self, snapshot: Snapshot) -> Path:
@@ -286,7 +287,7 @@ class Moving:
         """Have the snapshot. @raise CallerError: if it is not the one that was sent."""
         states, storage = self._fleet.states, self._fleet.storage
         state = await deferToThread(states.keep, own.id, arrival.snapshot_id)
-        found = await self._catalogue.reading.scan(own, arrival.snapshot_id, tell)
+        found = await self._reading.scan(own, arrival.snapshot_id, tell)
         wanted = arrival.header.snapshot.digest
         if found.digest != wanted:
             raise CallerError(

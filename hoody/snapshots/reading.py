@@ -176,6 +176,10 @@ def environment() -> dict[str, str]:
     return {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
+def tell_nobody(_: str) -> None:
+    pass
+
+
 def in_words(progress: Progress) -> str:
     """As it is told."""
     of = "" if progress.total is None else f" of {size_in_words(progress.total)}"

@@ -15,6 +15,7 @@ from twisted.logger import Logger
 from hoody.errors import HoodyError
 from hoody.snapshots.catalogue import Catalogue
 from hoody.snapshots.sweep import Sweep
+from hoody.snapshots.taking import Taking
 
 EVERY = 60.0
 """Seconds between two looks."""
@@ -28,6 +29,7 @@ class Upkeep:
 
     _reactor: Any
     _catalogue: Catalogue
+    _taking: Taking
     _sweep: Sweep
     every: float
     _call: LoopingCall = field(init=False)
@@ -51,7 +53,7 @@ class Upkeep:
         fleet = self._catalogue.fleet
         if not fleet.ready or fleet.lacks is not None:
             return
-        for work in (self._catalogue.expire, self._catalogue.read_rest):
+        for work in (self._catalogue.expire, self._taking.read_rest):
             try:
                 await work()
             except (HoodyError, OSError) as error:

@@ -30,7 +30,9 @@ from hoody.resources.api.snapshots import SnapshotsFace
 from hoody.resources.guard import Guard, PipeGuard
 from hoody.resources.progress import ProgressFace
 from hoody.snapshots.catalogue import Catalogue
+from hoody.snapshots.looking import Looking
 from hoody.snapshots.moving import Moving
+from hoody.snapshots.taking import Taking
 from hoody.store.memory import MemoryStore
 from tests.conftest import Serve
 from tests.support.api import Api, api, database_option, in_an_hour, issue, name
@@ -548,7 +550,13 @@ def routes() -> set[tuple[str, str]]:
             EventsFace(store, Feed(), guard, clock),
             containers,
             InsideFace(store, cast(Fleet, None), containers),
-            SnapshotsFace(store, cast(Catalogue, None), containers),
+            SnapshotsFace(
+                store,
+                cast(Catalogue, None),
+                cast(Taking, None),
+                cast(Looking, None),
+                containers,
+            ),
             MovingFace(store, cast(Catalogue, None), cast(Moving, None), containers, guard),
             ImagesFace(store, cast(Fleet, None), cast(Workshop, None)),
             LedgerFace(cast(Fleet, None), lambda _: 0, "d"),

@@ -8,8 +8,8 @@ import pytest
 from twisted.internet.task import Clock
 
 from hoody.errors import CallerError
-from hoody.snapshots.catalogue import LAST_PAUSE, PutOff, Wish
 from hoody.snapshots.snapshot import Snapshot, fault_of_alias, name_for, undo_name_for
+from hoody.snapshots.taking import LAST_PAUSE, PutOff, Wish
 
 AT = datetime(2026, 5, 4, 2, 55, 8, tzinfo=UTC)
 

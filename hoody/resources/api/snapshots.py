@@ -20,9 +20,11 @@ from hoody.resources.api.containers import ONE, ContainersFace, find_container
 from hoody.resources.api.operations import Call, Operation, Pagination, pagination
 from hoody.resources.api.reading import whole
 from hoody.resources.api.telling import told
-from hoody.snapshots.catalogue import Catalogue, Wish
+from hoody.snapshots.catalogue import Catalogue
+from hoody.snapshots.looking import Looking
 from hoody.snapshots.reading import Tell, place_in
 from hoody.snapshots.snapshot import Snapshot
+from hoody.snapshots.taking import Taking, Wish
 
 ALL = ONE + "/snapshots"
 SNAPSHOT = ALL + "/{snapshot}"
@@ -154,6 +156,8 @@ class Verified(msgspec.Struct, kw_only=True):
 class SnapshotsFace:
     _store: IStore
     _catalogue: Catalogue
+    _taking: Taking
+    _looking: Looking
     _containers: ContainersFace
 
     def operations(self) -> list[Operation]:
@@ -267,7 +271,7 @@ class SnapshotsFace:
         order = self._order(call)
 
         async def take(tell: Tell) -> OfSnapshot:
-            taken = await to_its_end(self._catalogue.take(keeper, wish, order, tell))
+            taken = await to_its_end(self._taking.take(keeper, wish, order, tell))
             own = keeper.container
             return OfSnapshot(
                 container_id=own.id, project_id=own.project_id, snapshot=row_of(taken)
@@ -322,7 +326,7 @@ class SnapshotsFace:
         keeper = await self._keeper(call, container)
         query: DifferencePaging = call.query
         found = await to_its_end(
-            self._catalogue.diff(keeper, snapshot, other, query.offset, query.limit)
+            self._looking.diff(keeper, snapshot, other, query.offset, query.limit)
         )
 
         def rows(some: tuple[differences.Difference, ...]) -> list[Difference]:
@@ -344,7 +348,7 @@ class SnapshotsFace:
         keeper = await self._keeper(call, container)
 
         async def verify(tell: Tell) -> Verified:
-            found = await self._catalogue.verify(keeper, snapshot, tell)
+            found = await self._looking.verify(keeper, snapshot, tell)
             own = keeper.container
             return Verified(
                 valid=found.valid,
