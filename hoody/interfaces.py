@@ -380,6 +380,9 @@ class ISnapshots(Interface):
     async def of_server(server_id: str) -> list[Snapshot]:
         """Those of all containers that it has."""
 
+    async def ids(server_id: str) -> set[str]:
+        """Of those of all containers that it has."""
+
     async def unread(server_id: str) -> list[Snapshot]:
         """Those of them whose digest nobody knows yet, oldest first."""
 

@@ -19,7 +19,7 @@ from twisted.logger import Logger
 from hoody.containers.container import MANUAL, Container, Status
 from hoody.containers.idle import IdleWatch
 from hoody.containers.keeper import Keeper
-from hoody.containers.lifecycle import Task
+from hoody.containers.lifecycle import SETTLED, Task
 from hoody.containers.merging import Merging
 from hoody.containers.network.apidoor import URL
 from hoody.containers.network.wiring import Network
@@ -63,6 +63,7 @@ class Fleet:
     @ivar reclaim_after: see L{IdleWatch}.
     @ivar woke: told of each request that woke a container: what it was, C{paused} or C{stopped},
         and after how many seconds that took the connection.
+    @ivar deleting: told of each container that is about to be deleted.
     @ivar merging: of equal memory, for dense projects.
     @ivar swap: that is to be there, for what sleeps; C{None} to leave the machine as it is.
     @ivar start_patience: seconds that a request waits for its container to run.
@@ -81,6 +82,7 @@ class Fleet:
     swap: CompressedSwap | None = None
     start_patience: float = 30.0
     woke: Callable[[str, float], None] = field(default=lambda found, seconds: None)
+    deleting: Callable[[str], None] = field(default=lambda container_id: None, init=False)
     has_room: Callable[[int], bool] = field(default=lambda _: True, init=False)
     server_id: str = field(default="", init=False)
     ready: bool = field(default=False, init=False)
@@ -179,8 +181,7 @@ class Fleet:
 
     async def _known_snapshots(self) -> set[str]:
         async with self.store.transaction() as transaction:
-            found = await transaction.snapshots.of_server(self.server_id)
-        return {each.id for each in found}
+            return await transaction.snapshots.ids(self.server_id)
 
     async def _prepare(self, *, is_new: bool) -> str | None:
         """@return: what is missing."""
@@ -601,6 +602,8 @@ class Fleet:
         if keeper.state == "dozing":
             keeper.sleep.wake()
             await keeper.settled()
+        if keeper.held and keeper.state in SETTLED:
+            await keeper.settled()  # it is being copied, which takes a moment
         if operation == "pause" and not keeper.held:
             keeper.sleep.wake()  # from now on it is to stand still for all
         if not keeper.is_settled:

@@ -424,6 +424,7 @@ class Keeper:
         return evolve(self._still_runs(), event_type="container.resumed")
 
     async def _delete(self, order: Order) -> None:
+        self.around.deleting(self.container.id)
         await self.end_run(0)
         await deferToThread(self.around.storage.remove_container, self.container.id)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -36,10 +37,12 @@ from hoody.manifests.orders import (
     read_order,
     write,
 )
-from hoody.manifests.record import Damaged, Record, load, save
+from hoody.manifests.record import Damaged, Record, link_to, load, save
 from hoody.manifests.scan import Reading, image_record, scan
 from hoody.manifests.verification import Expected, Snapshot, Verification
 
+_MOST_MEMORY = 3 << 29
+"""Bytes: of a million entries, some hundred for each, twice."""
 _PAUSE = 0.25
 """Seconds between two lines of progress."""
 _MOST_ORDER = 16 * 1024**2
@@ -73,14 +76,23 @@ def _write(descriptor: int, data: bytes) -> None:
 def _scan(order: Order, answer: Answer) -> Scanned:
     reading = Reading(answer.say)
     image = image_record(Path(order.image), Path(order.image_manifest), reading)
-    found = scan(_trees(order), image, _base(order.base), reading)
+    base = _base(order.base)
+    found = scan(_trees(order), image, base, reading)
     return Scanned(
         digest=found.record.header.digest,
-        record_sha256=save(found.record, Path(order.into)),
+        record_sha256=_save(found.record, base, order),
         size=found.size,
         entries=sum(len(entries) for entries in found.record.trees.values()),
         bytes_read=found.bytes_read,
     )
+
+
+def _save(record: Record, base: Record | None, order: Order) -> str:
+    """Of what is as it was, the earlier record will do: a second one would only take room."""
+    if base is None or order.base is None or not record.says_the_same_as(base):
+        return save(record, Path(order.into))
+    link_to(Path(order.base), Path(order.into))
+    return base.checksum
 
 
 def _base(path: str | None) -> Record | None:
@@ -189,6 +201,13 @@ def _as_error(error: Exception) -> HoodyError:
     return HoodyError(f"The snapshot could not be read, by a fault of the server's: {error!r}.")
 
 
+def _be_bounded() -> None:
+    """What is read is a container's own, which may have many files to fill our memory with."""
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (_MOST_MEMORY, hard))
+    Path("/proc/self/oom_score_adj").write_text("1000")  # proc(5): this goes first
+
+
 def main() -> int:
     gc.disable()  # it ends soon, and has a million small things that refer to no other
     answer = Answer()
@@ -197,6 +216,7 @@ def main() -> int:
         answer = Answer(2 if order.kind == "export" else 1)
         confinement.die_with_parent(order.parent)
         os.nice(_NICE)
+        _be_bounded()
         answer.write(Line(done=_WAYS[order.kind](order, answer)))
     except BrokenPipeError:
         return 1  # nobody listens

@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import resource
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,8 +30,6 @@ from hoody.manifests.record import load
 from hoody.manifests.scan import Reading, image_record
 from hoody.manifests.stream import IMAGE, Item, Reader, content_of, pieces, runs
 
-_MEMORY = 2 * 1024**3
-"""Bytes that a manifest may take here."""
 _BUFFER = 1 << 20
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -56,8 +53,6 @@ class File(NamedTuple):
 
 def arrive(errand: Arriving, reading: Reading) -> Arrived:
     """@raise CallerError: if the stream cannot be made anything of."""
-    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, hard))
     with open(errand.file, "rb", buffering=_BUFFER) as file:
         reader = Reader(file)
         reading.begin("reading what is in it", 0)

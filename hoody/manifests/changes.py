@@ -74,6 +74,12 @@ def _extent(inode: int, data: memoryview, generation: int) -> Extent | None:
     return Extent(inode, place, size if place else 0)
 
 
+def disk(path: Path) -> int:
+    """Bytes on disk of all that is in a subvolume, each counted once."""
+    sizes = {each.place: each.size for each in since(path, 0).extents if each.place}
+    return sum(sizes.values())
+
+
 def taken(path: Path, extents: Iterable[Extent], generation: int) -> int:
     """
     Bytes on disk of these, each counted once, without those that were there already: what is

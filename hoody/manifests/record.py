@@ -64,6 +64,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     trees: dict[str, list[Entry]]
     checksum: str = ""
 
+    def says_the_same_as(self, other: Record) -> bool:
+        """Of all but when its subvolumes were made."""
+        heads = (self.header.image, self.header.digest), (other.header.image, other.header.digest)
+        return heads[0] == heads[1] and self.trees == other.trees
+
     def whole(self, image: Record) -> dict[str, list[Entry]]:
         """As the container sees it. @raise Damaged: if that is not its image."""
         if image.header.digest != self.header.image:
@@ -131,3 +136,13 @@ def save(record: Record, path: Path) -> str:
     finally:
         fresh.unlink(missing_ok=True)
     return raw[-65:-1].decode()
+
+
+def link_to(record: Path, path: Path) -> None:
+    """As L{save}, of one that is written down already."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        os.link(record, fresh)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)

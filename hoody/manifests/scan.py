@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from hoody.containers import btrfs
-from hoody.errors import HoodyError
+from hoody.errors import CallerError, HoodyError
 from hoody.manifests import changes
 from hoody.manifests.manifest import ROOT, Entry, digest
 from hoody.manifests.overlay import merged
@@ -20,6 +20,12 @@ from hoody.manifests.survey import Survey, Trouble
 
 Say = Callable[[str, int, "int | None"], None]
 """A sentence, and how many bytes have been read, of how many, where that is known."""
+
+
+UNASKED = 16 << 30
+"""Bytes that are read of any snapshot, however they are held by the disk."""
+MOST_TIMES = 64
+"""And beyond, so many times what they take there: zstd makes at most a 32nd of something."""
 
 
 class Unreadable(HoodyError):
@@ -74,6 +80,7 @@ def scan(trees: Mapping[str, Path], image: Record, base: Record | None, reading:
     for name in sorted(trees):
         tree = _Tree(name, trees[name], base)
         changed = changes.since(tree.path, tree.since)
+        _check_room(tree.path, changed.size)
         reading.begin(f"reading {name}", changed.size)
         entries = Survey(tree.known(changed), reading.add, refuse).entries(tree.top)
         found[name], states[name] = entries, tree.state(len(entries))
@@ -83,6 +90,20 @@ def scan(trees: Mapping[str, Path], image: Record, base: Record | None, reading:
     whole = {**found, ROOT: merged(image.trees[ROOT], found[ROOT])}
     header = Header(version=VERSION, image=image.header.digest, digest=digest(whole), trees=states)
     return Scan(record=Record(header=header, trees=found), size=size, bytes_read=reading.done)
+
+
+def _check_room(tree: Path, size: int) -> None:
+    """
+    Files can share blocks with each other, and what is hours to read takes no room then.
+
+    @param size: bytes of files that are to be read.
+    @raise CallerError: if that is more than any compression explains.
+    """
+    if size > UNASKED and size - UNASKED > MOST_TIMES * changes.disk(tree):
+        raise CallerError(
+            f"There are {size} bytes to be read, which share blocks with each other; no digest is"
+            " made of that. Remove some of the copies."
+        )
 
 
 def _older(name: str, image: Record) -> int:

@@ -25,7 +25,8 @@ MOST_TREES = 200
 MEDIA = "application/octet-stream"
 _FIRST = b"hoody-snapshot 1\n"
 _FAMILY = b"hoody-snapshot "
-_MOST_HEADER = 16 << 20
+_MOST_HEADER = 5 << 19
+"""Bytes of the head: a container's settings, each of at most a megabyte. It is read at once."""
 _MOST_LINE = 64 << 20
 """Bytes of a line: an entry has a number for each hole of its file."""
 _SUM = len(b"sum " + b"0" * 64 + b"\n")
@@ -70,7 +71,7 @@ class SnapshotHead(msgspec.Struct, frozen=True, kw_only=True):
     digest: Digest
     created_at: Moment
     consistency: Literal["frozen", "stopped"]
-    comment: Text | None = None
+    comment: Annotated[str, Meta(max_length=500, pattern=r"^[^\x00]*$")] | None = None
 
 
 class TreeHead(msgspec.Struct, frozen=True, kw_only=True):

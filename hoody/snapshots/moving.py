@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ from hoody.manifests.stream import Config, Header, ImageHead, Reader, SnapshotHe
 from hoody.projects import Project
 from hoody.snapshots.catalogue import DATABASE_PAUSE, Catalogue, find_snapshot
 from hoody.snapshots.reading import Reading, Tell, converse, trees_of
-from hoody.snapshots.snapshot import Snapshot
+from hoody.snapshots.snapshot import Snapshot, is_snapshot_name
 from hoody.units import new_id
 
 LEAVING_AT_ONCE = 8
@@ -55,6 +55,7 @@ LEAVING_AT_ONCE = 8
 ARRIVING_AT_ONCE = 2
 SOURCE = "import"
 """Of an image that came with a container."""
+_EARLIEST, _LATEST = datetime(1971, 1, 1, tzinfo=UTC), datetime(3000, 1, 1, tzinfo=UTC)
 _NO_DIGEST = "sha256:" + "0" * 64
 _KINDS: dict[int, type[HoodyError]] = {400: CallerError, 409: Conflict, 503: Unavailable}
 
@@ -180,7 +181,8 @@ class Moving:
         @raise CallerError: if it is not what it says; nothing is left of it then.
         """
         header = await deferToThread(_header, file)
-        fields = wish.fields(header.container)
+        # In a thread: settings may be large, and those of a stranger.
+        fields = await deferToThread(wish.fields, header.container)
         now = self._catalogue.now
         arrival = _Arrival(
             file=file,
@@ -491,8 +493,17 @@ def _read_as(snapshot: Snapshot) -> tuple[str, str]:
 
 
 def _header(file: Path) -> Header:
+    """@raise CallerError: if it says of the snapshot what none can be."""
     with file.open("rb") as stream:
-        return Reader(stream).header
+        header = Reader(stream).header
+    snapshot = header.snapshot
+    if not _EARLIEST <= snapshot.created_at < _LATEST:
+        raise CallerError("The stream has a snapshot that was taken at no time; export it again.")
+    if not is_snapshot_name(snapshot.name):
+        raise CallerError(
+            f"The stream has a snapshot {snapshot.name!r}, which none is called; export it again."
+        )
+    return header
 
 
 async def check_name(transaction: ITransaction, name: str) -> None:

@@ -13,7 +13,12 @@ from typing import Any, TypeVar
 
 import msgspec
 from attrs import define, field
-from twisted.internet.defer import DeferredSemaphore, ensureDeferred
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredSemaphore,
+    ensureDeferred,
+)
 from twisted.internet.threads import deferToThread
 
 from hoody import commands
@@ -40,7 +45,9 @@ from hoody.units import size_in_words
 
 SECONDS = 7 * 86400.0
 """How long one may take: as long as it reads, it gets on."""
-AT_ONCE = 2
+AT_ONCE = 4
+OF_ONE = 2
+"""So many of one container, so that none keeps all others waiting."""
 COMMAND = [sys.executable, "-m", "hoody.manifests"]
 
 Tell = Callable[[str], None]
@@ -58,6 +65,8 @@ class Reading:
     _reactor: Any
     _states: States
     _places: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(AT_ONCE), init=False)
+    _turns: dict[str, DeferredSemaphore] = field(factory=dict, init=False)
+    _under_way: dict[str, set[Deferred[Line]]] = field(factory=dict, init=False)
 
     async def scan(self, container: Container, snapshot_id: str, tell: Tell) -> Scanned:
         """
@@ -78,7 +87,7 @@ class Reading:
                 **self.image_of(container),
             )
 
-        return await self._ask(await deferToThread(order), Scanned, tell)
+        return await self._ask(container.id, await deferToThread(order), Scanned, tell)
 
     async def verify(self, container: Container, snapshot: Snapshot, tell: Tell) -> Verified:
         """Read all of one anew."""
@@ -94,7 +103,7 @@ class Reading:
             record_sha256=snapshot.record,
             **self.image_of(container),
         )
-        return await self._ask(order, Verified, tell)
+        return await self._ask(container.id, order, Verified, tell)
 
     async def diff(
         self, container: Container, before: Path, after: Path, offset: int, limit: int
@@ -109,13 +118,13 @@ class Reading:
             offset=offset,
             limit=limit,
         )
-        return await self._ask(order, Compared, lambda _: None)
+        return await self._ask(container.id, order, Compared, tell_nobody)
 
     async def share(self) -> Shared:
         """Have equal files share their blocks; nobody waits for a place because of that."""
         root = self._states.storage.root
         order = Order(kind="share", parent=os.getpid(), storage=str(root))
-        return await self._ask_at_once(order, Shared, lambda _: None)
+        return await self._ask_at_once("", order, Shared, tell_nobody)
 
     def image_of(self, container: Container) -> dict[str, Any]:
         """As an order has it."""
@@ -125,14 +134,38 @@ class Reading:
             "image_manifest": str(storage.image_manifest(container.image_id)),
         }
 
-    async def _ask(self, order: Order, answer: type[T], tell: Tell) -> T:
-        found: T = await self._places.run(
-            lambda: ensureDeferred(self._ask_at_once(order, answer, tell))
-        )
+    def end(self, container_id: str) -> None:
+        """It is being deleted: nobody needs to know what is in it."""
+        for each in tuple(self._under_way.get(container_id, ())):
+            each.cancel()
+
+    async def _ask(self, container_id: str, order: Order, answer: type[T], tell: Tell) -> T:
+        turn = self._turns.setdefault(container_id, DeferredSemaphore(OF_ONE))
+        await turn.acquire()
+        try:
+            found: T = await self._places.run(
+                lambda: ensureDeferred(self._ask_at_once(container_id, order, answer, tell))
+            )
+        finally:
+            turn.release()
+            if turn.tokens == OF_ONE:
+                self._turns.pop(container_id, None)
         return found
 
-    async def _ask_at_once(self, order: Order, answer: type[T], tell: Tell) -> T:
-        last = await converse(self._reactor, order, tell)
+    async def _ask_at_once(
+        self, container_id: str, order: Order, answer: type[T], tell: Tell
+    ) -> T:
+        conversation: Deferred[Line] = ensureDeferred(converse(self._reactor, order, tell))
+        together = self._under_way.setdefault(container_id, set())
+        together.add(conversation)
+        try:
+            last = await conversation
+        except CancelledError:
+            raise NotRead("The snapshot was not read: its container is being deleted.") from None
+        finally:
+            together.discard(conversation)
+            if not together:
+                self._under_way.pop(container_id, None)
         if not isinstance(last.done, answer):
             kind: type[HoodyError] = CallerError if last.status == CallerError.status else NotRead
             raise kind(f"The snapshot could not be read: {last.error}")

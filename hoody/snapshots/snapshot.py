@@ -61,10 +61,31 @@ class Snapshot:
     is_undo: bool = False
 
 
+def is_snapshot_name(name: str) -> bool:
+    """Whether one could have got it."""
+    if not _NAME.fullmatch(name):
+        return False
+    _, year, month, day, *rest = name.split("-")
+    moment, form = f"{year}{month}{day}", "%Y%m%d"
+    if rest:
+        moment, form = moment + rest[0], form + "%H%M%S"
+    try:
+        datetime.strptime(moment, form)  # it is not kept
+    except ValueError:
+        return False
+    return True
+
+
 def name_for(taken_at: datetime, names: Collection[str]) -> str:
-    """The name of one that is taken now, in UTC; C{names} are those that there are."""
+    """
+    The name of one that is taken now, in UTC; C{names} are those that there are. While there is
+    one of that day, the day's own name is not given again, though its first may have gone: who
+    puts that back would not get what they mean.
+    """
     day = f"{PREFIX}-{taken_at:%Y-%m-%d}"
-    return day if day not in names else _by_the_second(PREFIX, taken_at, names)
+    if not any(name.startswith(day) for name in names):
+        return day
+    return _by_the_second(PREFIX, taken_at, names)
 
 
 def undo_name_for(taken_at: datetime, names: Collection[str]) -> str:

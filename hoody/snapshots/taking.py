@@ -101,7 +101,10 @@ class Taking:
         with self._catalogue.using_id(snapshot_id):
             async with self._catalogue.forgetting() as gone:
                 written = await self._write_down(keeper, wish, taken, order, gone)
-            return await self._read(keeper.container, written, taken, order, tell)
+            read = await self._read(keeper, written, taken, order, tell)
+        if keeper.state in ("deleting", "gone"):
+            raise NoSuchThing(f"The container {keeper.container.name!r} has just been deleted.")
+        return read
 
     async def flush(self) -> None:
         try:
@@ -177,6 +180,8 @@ class Taking:
                 replaced = await self._check_count(transaction, found, wish)
                 snapshot = await self._row(transaction, found, wish, taken, order)
                 for each in replaced:
+                    if self._catalogue.is_used(each):
+                        continue  # by now
                     await self._catalogue.remove(transaction, found, each, order, gone)
                 await take_alias(transaction, snapshot)
                 await transaction.snapshots.add(snapshot)
@@ -223,7 +228,7 @@ class Taking:
 
     async def _read(
         self,
-        container: Container,
+        keeper: Keeper,
         snapshot: Snapshot,
         taken: Taken,
         order: Order,
@@ -232,9 +237,8 @@ class Taking:
         """What cannot be read now is, later (L{read_rest}): it is a snapshot all the same."""
         tell("reading what is in it")
         try:
-            found = await self._reading.scan(container, snapshot.id, tell)
-            goes_on = self._fleet.states.goes_on_from
-            await deferToThread(goes_on, container.id, snapshot.id, taken.state)
+            found = await self._reading.scan(keeper.container, snapshot.id, tell)
+            await self._go_on(keeper, snapshot, taken)
         except (HoodyError, OSError) as error:
             said = getattr(error, "sentence", str(error))
             _log.error("{name} is read later: {reason}", name=snapshot.name, reason=said)
@@ -243,6 +247,15 @@ class Taking:
             return await self._has_been_read(snapshot, found, self._catalogue.since(order))
         except DatabaseAway:
             return snapshot  # it is there, and is read again
+
+    async def _go_on(self, keeper: Keeper, snapshot: Snapshot, taken: Taken) -> None:
+        """While nobody copies what is changed by that."""
+        goes_on = self._fleet.states.goes_on_from
+        await keeper.hold()
+        try:
+            await deferToThread(goes_on, keeper.container.id, snapshot.id, taken.state)
+        finally:
+            keeper.release()
 
     async def _has_been_read(
         self, snapshot: Snapshot, found: Scanned, duration_ms: float

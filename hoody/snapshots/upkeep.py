@@ -5,10 +5,11 @@ and what is equal in them is made to share its blocks.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.defer import ensureDeferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -25,40 +26,53 @@ _log = Logger(namespace="hoody.snapshots")
 
 @define(eq=False)
 class Upkeep:
-    """@ivar every: seconds between two looks; the first comes when containers can be had."""
+    """
+    Two things that do not wait for each other, as to read may take hours.
+
+    @ivar every: seconds between two looks; the first comes when containers can be had.
+    """
 
     _reactor: Any
     _catalogue: Catalogue
     _taking: Taking
     _sweep: Sweep
     every: float
-    _call: LoopingCall = field(init=False)
+    _calls: list[LoopingCall] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._call = LoopingCall(self._look_later)
-        self._call.clock = self._reactor
+        works = (self._expire, self._read)
+        self._calls = [LoopingCall(lambda work=work: ensureDeferred(work())) for work in works]
+        for call in self._calls:
+            call.clock = self._reactor
 
     def start(self) -> None:
-        self._call.start(self.every)
+        for call in self._calls:
+            call.start(self.every)
 
     def stop(self) -> None:
-        if self._call.running:
-            self._call.stop()
+        for call in self._calls:
+            if call.running:
+                call.stop()
         self._sweep.stop()
 
-    def _look_later(self) -> Deferred[None]:
-        return ensureDeferred(self.look())
+    async def _expire(self) -> None:
+        await self._try(self._catalogue.expire)
 
-    async def look(self) -> None:
+    async def _read(self) -> None:
+        await self._try(self._taking.read_rest)
+        await self._try(self._share)
+
+    async def _share(self) -> None:
+        self._sweep.begin()
+
+    async def _try(self, work: Callable[[], Awaitable[None]]) -> None:
         fleet = self._catalogue.fleet
         if not fleet.ready or fleet.lacks is not None:
             return
-        for work in (self._catalogue.expire, self._taking.read_rest):
-            try:
-                await work()
-            except (HoodyError, OSError) as error:
-                reason = getattr(error, "sentence", str(error))
-                _log.warn("snapshots are seen to later: {reason}", reason=reason)
-            except Exception:
-                _log.failure("snapshots are seen to later")
-        self._sweep.begin()
+        try:
+            await work()
+        except (HoodyError, OSError) as error:
+            reason = getattr(error, "sentence", str(error))
+            _log.warn("snapshots are seen to later: {reason}", reason=reason)
+        except Exception:
+            _log.failure("snapshots are seen to later")

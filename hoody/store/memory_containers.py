@@ -191,6 +191,9 @@ class MemorySnapshots:
             if self._rows.containers[each.container_id].server_id == server_id
         ]
 
+    async def ids(self, server_id: str) -> set[str]:
+        return {each.id for each in await self.of_server(server_id)}
+
     def _all(self) -> list[Snapshot]:
         return sorted(self._rows.snapshots.values(), key=lambda each: (each.created_at, each.id))
 

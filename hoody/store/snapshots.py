@@ -55,6 +55,14 @@ class Snapshots:
         )
         return [_snapshot(row) for row in rows]
 
+    async def ids(self, server_id: str) -> set[str]:
+        rows = await self._link.run(
+            "SELECT s.id FROM snapshots s JOIN containers c ON c.id = s.container_id"
+            " WHERE c.server_id = %s",
+            (server_id,),
+        )
+        return {row[0] for row in rows}
+
     async def unread(self, server_id: str) -> list[Snapshot]:
         rows = await self._link.run(
             f"{_OF_SERVER} WHERE c.server_id = %s AND s.digest IS NULL"

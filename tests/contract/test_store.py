@@ -551,6 +551,8 @@ async def test_snapshots_are_kept_as_long_as_their_container(store: IStore) -> N
         assert await snapshots.of_container(own.id) == [later, first]
         assert await snapshots.of_server(own.server_id) == [first, later]
         assert await snapshots.of_server("another") == []
+        assert await snapshots.ids(own.server_id) == {first.id, later.id}
+        assert await snapshots.ids("another") == set()
         assert await snapshots.find(own.id, "rollback-point") == first
         assert await snapshots.find(own.id, "snap-2026-05-04") == first
         assert await snapshots.find(own.id, "snap-2026-05-05") is None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import json
 import re
+import struct
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +46,7 @@ from tests.support.rollback import (
 from tests.support.server import Server
 
 MIB = 1 << 20
+FICLONERANGE = 0x4020940D
 DIGEST = re.compile("sha256:[0-9a-f]{64}")
 DATA = [{"name": "data", "path": "/data"}]
 
@@ -926,3 +929,81 @@ def test_of_two_at_once_neither_is_half_done(house: House, name: str) -> None:
     for each in names(house, name)[::4]:
         found = verified(house, name, each)
         assert found["valid"], (each, found)
+
+
+# What a container does to its neighbours
+
+
+def test_files_that_share_their_blocks_with_each_other_keep_nobody_waiting(
+    house: House, name: str
+) -> None:
+    """Terabytes to read, which take nothing on the disk: it would be hours."""
+    row = house.create(name, egress="none", volumes=DATA)
+    noise(house, name, "/data/a", 32 * MIB)
+    upper = house.base / "containers" / row["id"] / "state" / "volume-data" / "a"
+    with upper.open("r+b") as file:  # as one inside does by FICLONERANGE, in fewer steps
+        while upper.stat().st_size < 64 << 30:
+            size = upper.stat().st_size
+            fcntl.ioctl(file, FICLONERANGE, struct.pack("qQQQ", file.fileno(), 0, size, size))
+    taken = take(house, name)
+    assert taken["digest"] is None
+    assert house.run(name, "rm /data/a") == (0, "")
+    assert take(house, name)["digest"] is not None
+    restore(house, name, taken["name"])
+    assert house.run(name, "stat -c %s /data/a")[1] == f"{64 << 30}\n"
+
+
+def test_a_container_that_is_deleted_is_read_no_more(house: House, name: str) -> None:
+    house.create(name, egress="none")
+    with Readers(house) as readers:
+        asking = started(house, "POST", f"/containers/{name}/snapshots")
+        until(lambda: readers.alive)
+        path = f"/containers/{name}"
+        assert "being used" in house.api("DELETE", path).error
+        assert house.api("DELETE", f"{path}?force=true").status == 200
+        assert "has just been deleted" in asking.communicate()[0].decode()
+        until(lambda: not readers.alive)
+
+
+def test_the_record_of_what_has_not_changed_is_there_once(house: House, name: str) -> None:
+    row = house.create(name, egress="none")
+    for _ in range(3):
+        take(house, name)
+    write(house, name, "another")
+    take(house, name)
+    records = [each / "record" for each in kept(house, row["id"])]
+    assert len({each.stat().st_ino for each in records}) == 2
+    for each in listed(house, name):
+        assert verified(house, name, each["name"])["valid"]
+
+
+def test_to_look_at_what_has_changed_till_now_takes_the_right_to_snapshots(
+    house: House, name: str
+) -> None:
+    """It has the container stand still."""
+    house.create(name, egress="none")
+    taken = take(house, name)["name"]
+    reader = issue(house.api, "read")
+    path = f"/containers/{name}/snapshots/{taken}/diff"
+    assert reader.get(f"{path}/{taken}").status == 200
+    assert "needs snapshot" in reader.get(f"{path}/now").error
+
+
+def test_the_days_name_is_not_given_to_another_of_that_day(house: House, name: str) -> None:
+    house.create(name, egress="none")
+    first, second = take(house, name), take(house, name)
+    drop(house, name, first["name"])
+    third = take(house, name)
+    assert third["name"] not in (first["name"], second["name"])
+    assert third["parent"] == second["name"]
+
+
+def test_many_at_once_of_one_container_are_all_taken(house: House, name: str) -> None:
+    house.create(name, egress="none")
+
+    def again(number: int) -> list[int]:
+        fields = {"alias": f"w{number}", "replace": True}
+        return [ask(house, name, **fields).status for _ in range(6)]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(itertools.chain(*pool.map(again, range(4)))) == {200}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
@@ -445,6 +446,50 @@ def test_an_import_is_told_of_as_it_goes(one: House, other: House) -> None:
     other.delete("cut")
     refused = bring(other, data[:-1], "?name=cut", "-H", "Accept: text/event-stream")
     assert '"statusCode":400' in refused.body.partition("event: error\n")[2]
+
+
+def forged(data: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
+    """A stream that is right but for what its head says."""
+    first, head, rest = data.split(b"\n", 2)
+    said = json.loads(head)
+    at = rest.index(b"\nsum ") + 1
+    body, behind = rest[:at], rest[at + len("sum ") + 64 + 1 :]
+    contents = behind[: said["size"]]
+    change(said)
+    begun = b"%s\n%s\n%s" % (first, json.dumps(said).encode(), body)
+    sum_of_it = hashlib.sha256(begun)
+    seal = hashlib.sha256(sum_of_it.digest())
+    for line in body.splitlines()[len(body.splitlines()) - said["contents"] :]:
+        seal.update(bytes.fromhex(json.loads(line)[0]))
+    ends = sum_of_it.hexdigest().encode(), seal.hexdigest().encode()
+    return b"%ssum %s\n%send %s\n" % (begun, ends[0], contents, ends[1])
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "said"),
+    [
+        ("snapshot", "created_at", "0001-01-01T00:00:00+14:00", "at no time"),
+        ("snapshot", "created_at", "9999-12-31T23:59:59-14:00", "at no time"),
+        ("snapshot", "name", "snap-9999-99-99-999999", "none is called"),
+        ("snapshot", "comment", "c" * 501, "comment"),
+        ("container", "comment", "c" * 501, "comment"),
+        ("container", "environment_vars", {"A" * 300: ""}, "environment_vars"),
+        ("container", "environment_vars", {f"K{n}": "v" for n in range(250000)}, "too long"),
+    ],
+)
+def test_a_head_that_none_could_have_sent_is_refused(
+    one: House, other: House, part: str, field: str, value: object, said: str
+) -> None:
+    data = export(one, "app", busy(one, "app")["name"])
+
+    def change(head: dict[str, Any]) -> None:
+        head[part][field] = value
+
+    refused = bring(other, forged(data, change), "?name=forged")
+    assert refused.status == 400
+    assert said in refused.error
+    assert other.names == []
+    assert bring(other, forged(data, lambda head: None), "?name=honest").status == 201
 
 
 def test_an_export_is_told_of_to_who_asks_for_events(one: House) -> None:

@@ -210,6 +210,11 @@ class Readers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
+    @property
+    def alive(self) -> list[int]:
+        """Of those that are held."""
+        return [pid for pid in self.held if "hoody.manifests" in _words(pid)]
+
     def _look(self) -> None:
         # One takes tens of milliseconds until it has begun to read.
         while not self._over.wait(0.002):

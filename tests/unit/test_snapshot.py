@@ -8,7 +8,13 @@ import pytest
 from twisted.internet.task import Clock
 
 from hoody.errors import CallerError
-from hoody.snapshots.snapshot import Snapshot, fault_of_alias, name_for, undo_name_for
+from hoody.snapshots.snapshot import (
+    Snapshot,
+    fault_of_alias,
+    is_snapshot_name,
+    name_for,
+    undo_name_for,
+)
 from hoody.snapshots.taking import LAST_PAUSE, PutOff, Wish
 
 AT = datetime(2026, 5, 4, 2, 55, 8, tzinfo=UTC)
@@ -26,6 +32,27 @@ def test_the_days_first_is_called_after_the_day_and_later_ones_after_the_second(
     ]
     assert undo_name_for(AT, names) == "undo-2026-05-04-025508"
     assert undo_name_for(AT, ["undo-2026-05-04-025508"]) == "undo-2026-05-04-025508-2"
+
+
+def test_the_days_name_is_not_given_again_while_there_is_one_of_that_day() -> None:
+    assert name_for(AT, ["snap-2026-05-04-020000"]) == "snap-2026-05-04-025508"
+    assert name_for(AT, ["snap-2026-05-03", "undo-2026-05-04-020000"]) == "snap-2026-05-04"
+
+
+@pytest.mark.parametrize(
+    ("name", "could_be"),
+    [
+        ("snap-2026-05-04", True),
+        ("undo-2026-05-04-025508", True),
+        ("snap-2024-02-29-235959-12", True),
+        ("snap-2026-02-29", False),
+        ("snap-9999-99-99-999999", False),
+        ("snap-2026-05-04-250000", False),
+        ("rollback-point", False),
+    ],
+)
+def test_a_name_that_a_snapshot_could_have_got(name: str, could_be: bool) -> None:
+    assert is_snapshot_name(name) is could_be
 
 
 @pytest.mark.parametrize(

@@ -536,6 +536,12 @@ class ContainersFace:
                 f"The container {keeper.container.name!r} has snapshots that are pinned:"
                 f" {', '.join(pinned[:5])}; delete them first, or say ?force=true."
             )
+        used = [each.name for each in found if self._snapshots.is_used(each)]
+        if used and not call.query.force:
+            raise Conflict(
+                f"The container {keeper.container.name!r} has snapshots that are being used just"
+                f" now: {', '.join(used[:5])}; delete it when that is over, or say ?force=true."
+            )
         row = self.row_of(call, keeper.container, project, sum(not e.is_undo for e in found))
         await self._fleet.operate(keeper, "delete", self._order(call))
         row.status = Status.DELETING

@@ -88,6 +88,7 @@ class MovingFace:
             "answer": self.import_container,
             "scope": Scope.WRITE,
             "query": ImportQuery,
+            "takes": MEDIA,
             "returns": ContainerRow,
             "status": 201,
             "says": _SAYS,

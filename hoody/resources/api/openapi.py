@@ -76,9 +76,12 @@ def _describe(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
     }
     if operation.body is not None:
         said["requestBody"] = {
-            "required": True,
+            "required": _is_needed(operation.body),
             "content": {"application/json": {"schema": schemas[operation.body]}},
         }
+    if operation.takes is not None:
+        raw = {"schema": {"type": "string", "format": "binary"}}
+        said["requestBody"] = {"required": True, "content": {operation.takes: raw}}
     if operation.page:
         said["parameters"].append(
             _parameter("Last-Event-ID", {"type": "string"}, "where a stream is to go on", "header")
@@ -87,6 +90,12 @@ def _describe(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
             "description": "A token in the URL became a session; ask again without it."
         }
     return said
+
+
+def _is_needed(body: Any) -> bool:
+    """Whether it has anything that has to be said."""
+    is_form = isinstance(body, type) and issubclass(body, msgspec.Struct)
+    return not is_form or any(field.required for field in msgspec.structs.fields(body))
 
 
 def _query(operation: Operation) -> list[dict[str, Any]]:

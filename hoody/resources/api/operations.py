@@ -82,6 +82,7 @@ class Operation:
     @ivar says: the envelope's message.
     @ivar tied: whether who is tied to containers may ask.
     @ivar page: whether browsers open it; see L{Guard.admit}.
+    @ivar takes: the type of a body that is no JSON.
     @ivar media: other types than JSON that it answers with.
     @ivar errors: statuses of its own, besides those of all.
     """
@@ -98,6 +99,7 @@ class Operation:
     says: str = "OK"
     tied: bool = False
     page: bool = False
+    takes: str | None = None
     media: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()
 

@@ -82,6 +82,8 @@ def _sentence(said: str, value: Any, form: type, where: str) -> str:
     missing = re.fullmatch(r"Object missing required field `(.*)`", what)
     if unknown:
         known = ", ".join(field.encode_name for field in _fields(form))
+        if not known:
+            return f"{_shown(unknown[1])} is no field of this, which has none; send no body."
         return f"{_shown(unknown[1])} is no field of this; known are: {known}."
     if missing:
         return f"{missing[1]} is missing; give it."

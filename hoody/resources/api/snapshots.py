@@ -23,7 +23,7 @@ from hoody.resources.api.telling import told
 from hoody.snapshots.catalogue import Catalogue
 from hoody.snapshots.looking import Looking
 from hoody.snapshots.reading import Tell, place_in
-from hoody.snapshots.snapshot import Snapshot
+from hoody.snapshots.snapshot import NOW, Snapshot
 from hoody.snapshots.taking import Taking, Wish
 
 ALL = ONE + "/snapshots"
@@ -323,6 +323,8 @@ class SnapshotsFace:
     async def diff_snapshots(
         self, call: Call, container: str, snapshot: str, other: str
     ) -> Differences:
+        if other == NOW:
+            call.principal.require(Scope.SNAPSHOT, ", as its container has to stand still for it")
         keeper = await self._keeper(call, container)
         query: DifferencePaging = call.query
         found = await to_its_end(

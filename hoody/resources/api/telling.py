@@ -6,12 +6,15 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
+from twisted.logger import Logger
 
 from hoody.errors import HoodyError
 from hoody.protocols import sse
 from hoody.protocols.sse import EventStream
 from hoody.resources.accept import JSON, SSE, preferred
 from hoody.resources.api.operations import Call
+
+_log = Logger(namespace="hoody")
 
 T = TypeVar("T")
 
@@ -35,6 +38,10 @@ async def told(call: Call, work: Callable[[Callable[[str], None]], Awaitable[T]]
         done = await work(lambda said: tell("progress", {"message": said}))
     except HoodyError as error:
         tell("error", {"statusCode": error.status, "message": error.sentence})
+    except Exception:
+        _log.failure("what was told of as it went has failed")
+        sentence = "It failed for a reason that is in the server's log."
+        tell("error", {"statusCode": 500, "message": sentence})
     else:
         tell("done", done)
     stream.close()

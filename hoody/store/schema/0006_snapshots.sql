@@ -6,7 +6,7 @@ CREATE TABLE snapshots (
     alias        text,
     pinned       boolean NOT NULL,
     comment      text,
-    created_at   timestamptz NOT NULL,
+    created_at   timestamptz NOT NULL CHECK (created_at BETWEEN '1970-01-01Z' AND '3000-01-01Z'),
     created_by   text NOT NULL,
     expires_at   timestamptz,
     last_used_at timestamptz,
