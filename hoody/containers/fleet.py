@@ -264,12 +264,14 @@ class Fleet:
 
     async def _was_put_back(self, row: Container) -> bool:
         """Whether a restore has come as far as there is no way back; else it is forgone."""
-        if row.pending == Task.RESTORE:
-            if await deferToThread(self.states.returned, row.id) is not None:
-                return True
-            await deferToThread(self.states.drop, row.id)
-        else:
-            await deferToThread(self.states.settle, row.id)
+        is_begun = row.pending == Task.RESTORE
+        if is_begun and await deferToThread(self.states.returned, row.id) is not None:
+            return True
+        try:
+            await deferToThread(self.states.drop if is_begun else self.states.settle, row.id)
+        except OSError as error:
+            # The next restore sees to it; till then it is in nobody's way.
+            _log.error("a left-over of {name} stays: {why}", name=row.name, why=error.strerror)
         return False
 
     def _take_up_running(self, keeper: Keeper, run: Run) -> None:

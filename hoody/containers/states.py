@@ -173,7 +173,9 @@ class States:
 
     def settle(self, container_id: str) -> None:
         """All has been written down."""
-        (self.storage.state_path(container_id) / _RETURNED).unlink(missing_ok=True)
+        note = self.storage.state_path(container_id) / _RETURNED
+        if note.exists():  # else a disk that can only be read says that it cannot be removed
+            note.unlink()
 
     def drop(self, container_id: str) -> None:
         """Forget what was prepared, if anything was."""
