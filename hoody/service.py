@@ -364,7 +364,13 @@ class Hoody(Service):
         self._journal.start()
         for entry in self._unfinished.left_over():
             self._witness.was_killed(entry)
-        for part in (self._unfinished, self._watches, self._metrics, self._retention):
+        for part in (
+            self._unfinished,
+            self._watches,
+            self._metrics,
+            self._retention,
+            self._upkeep,
+        ):
             part.start()
         now = moment(self._reactor.seconds())
         self._fleet.identify(self._data_dir.server_id(new_id(now)), STATE)
@@ -394,7 +400,7 @@ class Hoody(Service):
     async def _start_fleet(self) -> None:
         await self._fleet.start()
         if self.running:
-            self._upkeep.start()
+            await self._upkeep.look()
 
     async def _furnish(self) -> None:
         """What must be in the database before anybody asks."""

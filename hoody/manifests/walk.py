@@ -16,7 +16,7 @@ from hoody.manifests.names import escape
 
 MOST_PATH = 64 * 1024
 """Characters of a path, escaped."""
-MOST_PATHS = 64 << 20
+MOST_PATHS = 128 << 20
 """Characters of all paths of a tree: files in a deep folder could fill any memory with them."""
 EMPTY_SUBVOLUME = 2
 """The inode number that stands in a snapshot where another subvolume was (linux/btrfs_tree.h)."""

@@ -29,7 +29,7 @@ class Upkeep:
     """
     Two things that do not wait for each other, as to read may take hours.
 
-    @ivar every: seconds between two looks; the first comes when containers can be had.
+    @ivar every: seconds between two looks.
     """
 
     _reactor: Any
@@ -47,7 +47,12 @@ class Upkeep:
 
     def start(self) -> None:
         for call in self._calls:
-            call.start(self.every)
+            call.start(self.every, now=False)
+
+    async def look(self) -> None:
+        """Now: containers can be had."""
+        await self._expire()
+        await self._read()
 
     def stop(self) -> None:
         for call in self._calls:

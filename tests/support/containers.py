@@ -237,9 +237,10 @@ class House:
         root = Path("/sys/fs/cgroup")
         for hierarchy in (root, *root.iterdir()):
             place = hierarchy / "hoody" / self.server_id / container_id
-            for procs in place.glob("**/cgroup.procs"):
-                with contextlib.suppress(OSError):  # it may go just now
-                    found += [int(line) for line in procs.read_text().split()]
+            with contextlib.suppress(OSError):  # it may go just now
+                for procs in place.glob("**/cgroup.procs"):
+                    with contextlib.suppress(OSError):
+                        found += [int(line) for line in procs.read_text().split()]
         return sorted(set(found))
 
     def still_runs(self, container_id: str, pids: list[int]) -> None:
