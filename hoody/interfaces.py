@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hoody.containers.elsewhere import Owner
     from hoody.containers.image import Image
     from hoody.containers.transitions import Transition
+    from hoody.cron.entry import Due, Entry, Run
     from hoody.errors import HoodyError
     from hoody.pipes.heads import Head
     from hoody.pipes.meeting import Gathered, Report, Running
@@ -399,6 +400,106 @@ class ISnapshots(Interface):
         """It may be gone already."""
 
 
+class ICron(Interface):
+    """
+    Cron entries, all their versions, and their runs.
+
+    Whose an entry is: that of the server which has its container, if it is a container's; else
+    that of C{server_id}.
+    """
+
+    async def add(entry: Entry) -> None:
+        """It is its first version, too."""
+
+    async def find(entry_id: str, for_change: bool = False) -> Entry | None:
+        """@param for_change: have others who want to change it wait until this is over."""
+
+    async def page(
+        offset: int,
+        limit: int,
+        user: str | None = None,
+        container_id: str | None = None,
+        only: tuple[str, ...] | None = None,
+    ) -> tuple[list[Entry], int]:
+        """
+        Oldest first.
+
+        @param user: whose; C{container_id}: of this container; C{None} for all.
+        @param only: of containers of these ids alone.
+        @return: that part, and how many there are in all.
+        """
+
+    async def users(
+        offset: int,
+        limit: int,
+        container_id: str | None = None,
+        only: tuple[str, ...] | None = None,
+    ) -> tuple[list[str], int]:
+        """Who has entries, or a layout, by name; the rest as L{page}."""
+
+    async def change(entry: Entry) -> None:
+        """If its version is another than before, that is kept as one, too."""
+
+    async def remove(entry_id: str) -> None:
+        """Its versions stay, and so do its runs."""
+
+    async def versions(entry_id: str) -> list[Entry]:
+        """Newest first; of one that was removed, too."""
+
+    async def layout(user: str, container_id: str | None) -> str | None:
+        """How the user's crontab looked when it was put, for this container or for all."""
+
+    async def lay_out(user: str, container_id: str | None, layout: str | None) -> None:
+        """Keep that; C{None} forgets it."""
+
+    # What the clock does
+
+    async def next_due(server_id: str) -> datetime | None:
+        """When something of this server is next to be seen to: a fire, a retry, an expiry."""
+
+    async def due(server_id: str, now: datetime, limit: int) -> list[Due]:
+        """
+        Those whose next fire is at C{now} or was before, longest due first. They are this
+        transaction's until it is over: others of this kind pass over them.
+        """
+
+    async def retries(server_id: str, now: datetime, limit: int) -> list[Due]:
+        """As L{due}, those with a run that is to be tried again; its entry is as it is now."""
+
+    async def ending(server_id: str, now: datetime, limit: int) -> list[Due]:
+        """As L{due}, those whose time is over, which has not been told yet."""
+
+    async def later_than(server_id: str, now: datetime) -> list[Entry]:
+        """Those that are due at some time after C{now}, locked as by L{due}."""
+
+    async def set_next(fires: dict[str, datetime | None]) -> None:
+        """When each of these entries, by id, is due next; this makes no version."""
+
+    async def begin(runs: list[Run]) -> set[str]:
+        """
+        @return: the ids of those that are there now: of one entry, time and attempt, there is
+            one run, and who comes later does not replace it.
+        """
+
+    async def run(run_id: str) -> Run | None:
+        """One."""
+
+    async def change_run(run: Run) -> None:
+        """All of it; it may be gone."""
+
+    async def runs(entry_id: str, offset: int, limit: int) -> tuple[list[Run], int]:
+        """Newest first."""
+
+    async def last_runs(entry_ids: list[str]) -> dict[str, Run]:
+        """The newest of each, without what it said."""
+
+    async def unfinished(server_id: str) -> list[Run]:
+        """Those of this server that are not over, oldest first."""
+
+    async def expire(before: datetime, limit: int) -> int:
+        """Forget runs that were due before, of those that are over. @return: how many."""
+
+
 class IServers(Interface):
     """The servers of this database."""
 
@@ -420,6 +521,7 @@ class ITransaction(Interface):
     images: IImages = Attribute("L{IImages}")
     servers: IServers = Attribute("L{IServers}")
     snapshots: ISnapshots = Attribute("L{ISnapshots}")
+    cron: ICron = Attribute("L{ICron}")
 
     async def secret(name: str, fresh: bytes) -> bytes:
         """What all servers of this database know under C{name}: C{fresh}, if nothing yet."""

@@ -1,0 +1,1 @@
+"""What is run by the clock: entries, their schedules, their runs."""
