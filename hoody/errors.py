@@ -149,6 +149,10 @@ class NotServing(Unavailable):
         self.why = why
 
 
+class CannotRun(HoodyError):
+    """A command that is due cannot be begun; its run tells why."""
+
+
 class DatabaseAway(Unavailable):
     """Postgres does not answer, or not in time."""
 

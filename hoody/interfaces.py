@@ -469,8 +469,11 @@ class ICron(Interface):
     async def ending(server_id: str, now: datetime, limit: int) -> list[Due]:
         """As L{due}, those whose time is over, which has not been told yet."""
 
-    async def later_than(server_id: str, now: datetime) -> list[Entry]:
-        """Those that are due at some time after C{now}, locked as by L{due}."""
+    async def later_than(server_id: str, now: datetime, after: str, limit: int) -> list[Entry]:
+        """
+        Those that are due at some time after C{now}, locked as by L{due}, by id; those alone
+        whose id is greater than C{after}.
+        """
 
     async def set_next(fires: dict[str, datetime | None]) -> None:
         """When each of these entries, by id, is due next; this makes no version."""
@@ -498,6 +501,51 @@ class ICron(Interface):
 
     async def expire(before: datetime, limit: int) -> int:
         """Forget runs that were due before, of those that are over. @return: how many."""
+
+
+class ICommand(Interface):
+    """A command that runs."""
+
+    ended: Deferred[int] = Attribute(
+        "Fires with its exit status, or minus the signal that ended it."
+    )
+
+    def terminate() -> None:
+        """Ask it to end, and all that it has begun (SIGTERM)."""
+
+    def kill() -> None:
+        """End it, and all that it has begun (SIGKILL)."""
+
+
+class IRunner(Interface):
+    """Runs what is not to wait for its time."""
+
+    async def run_now(entry: Entry, actor: str, request_id: str | None = None) -> Run:
+        """
+        As if it were due now.
+
+        @param actor: who asks, as the audit names them.
+        @return: the run, which has not begun, or is skipped.
+        @raise hoody.errors.Misdirected: if it runs on another server.
+        """
+
+
+class IPlaces(Interface):
+    """Where the commands of cron entries run."""
+
+    async def begin(
+        due: Due, environment: dict[str, str], hear: Callable[[str, str], None]
+    ) -> ICommand:
+        """
+        Begin an entry's command where it belongs.
+
+        @param environment: beyond what whoever runs it has anyway.
+        @param hear: given C{stdout} or C{stderr}, and what came on it.
+        @raise hoody.errors.HoodyError: if it cannot be begun.
+        """
+
+    def url(entry: Entry) -> str | None:
+        """Where this server's API is from there, without a slash at its end."""
 
 
 class IServers(Interface):

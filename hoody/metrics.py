@@ -54,6 +54,8 @@ _HELP = {
     "database_waiting": "Questions that wait for a connection.",
     "events_waiting": "Events that have not been written yet.",
     "events_lost": "Events for which there was no room while the database was away.",
+    "cron_runs_running": "Commands of cron that run.",
+    "cron_runs_waiting": "Those that wait for room, or for their turn.",
     "followers": "Who follows the events.",
     "paths_watched": "Paths that somebody watches.",
     "spectators": "Streams of progress that are open.",

@@ -4,6 +4,7 @@ The composition root: who is wired to whom, started in order, drained in order.
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 
 from twisted.application.service import Service
-from twisted.internet.address import UNIXAddress
+from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import Deferred, ensureDeferred, gatherResults, maybeDeferred
 from twisted.internet.endpoints import serverFromString
@@ -36,6 +37,9 @@ from hoody.blocking import BlockingWatch
 from hoody.containers.assembly import STATE, make_fleet
 from hoody.containers.destinations import Destinations
 from hoody.containers.elsewhere import Elsewhere
+from hoody.cron.places import Places
+from hoody.cron.runs import Runs
+from hoody.cron.scheduler import Scheduler
 from hoody.errors import DatabaseAway
 from hoody.later import sleep
 from hoody.metrics import Metrics
@@ -144,8 +148,18 @@ class Hoody(Service):
             reactor,
             settings.event_retention,
             settings.result_retention,
+            settings.run_retention,
             settings.sweep,
         )
+        self._runs = Runs(
+            reactor,
+            self.database,
+            self._keyring,
+            Places(self._fleet, self._own_url),
+            settings.cron_runs,
+            settings.cron_retry,
+        )
+        self._scheduler = Scheduler(reactor, self.database, self._runs)
         self._metrics = Metrics(reactor)
         self._watches = Watches(
             clock=reactor,
@@ -311,6 +325,8 @@ class Hoody(Service):
             "database_waiting": pool.waiting,
             "events_waiting": self._journal.waiting,
             "events_lost": self._journal.lost,
+            "cron_runs_running": self._runs.running,
+            "cron_runs_waiting": len(self._runs.going) - self._runs.running,
             "followers": self._events.followers,
             "paths_watched": self._watches.watched,
             "spectators": self._watches.spectators,
@@ -396,6 +412,7 @@ class Hoody(Service):
         if self.running and not self._hopeless:
             ensureDeferred(self._start_fleet())
             await self._listen()
+            self._scheduler.start(self._fleet.server_id)
 
     async def _start_fleet(self) -> None:
         await self._fleet.start()
@@ -437,6 +454,19 @@ class Hoody(Service):
             else:
                 _log.info("listening on {host}:{port}", host=address.host, port=address.port)
 
+    def _own_url(self) -> str | None:
+        """Of the API, from this machine; C{None} if it is by a socket of files alone."""
+        for text, port in zip(self._settings.listen, self._ports, strict=False):
+            address = port.getHost()
+            if isinstance(address, IPv4Address | IPv6Address):
+                scheme = "https" if text.startswith(("ssl:", "tls:")) else "http"
+                host = ipaddress.ip_address(address.host)
+                if host.is_unspecified:
+                    host = ipaddress.ip_address("127.0.0.1" if host.version == 4 else "::1")
+                written = f"[{host}]" if host.version == 6 else str(host)
+                return f"{scheme}://{written}:{address.port}"
+        return None
+
     def _cannot_listen(self, failure: Failure) -> None:
         self._give_up(f"cannot listen: {failure.value}; choose another --listen")
 
@@ -465,6 +495,7 @@ class Hoody(Service):
                 running=running,
                 drain=self._settings.drain,
             )
+        await self._scheduler.stop()
         drained = self.rendezvous.drain()
         late = self._reactor.callLater(self._settings.drain, self.cut)
         await drained
@@ -474,6 +505,7 @@ class Hoody(Service):
         self._feed.close()
         self._progress.close()
         await self._drain_gateway(late)
+        await self._runs.stop(late.getTime() - self._reactor.seconds() if late.active() else 0)
         if late.active():
             late.cancel()
         self._gateway.close()

@@ -276,6 +276,16 @@ class Settings:
         "How long the end of a path's last transfer is told",
         shown="7d",
     )
+    cron_runs: int = _setting(32, _count(1), "How many commands of cron may run at once")
+    cron_retry: float = _setting(
+        30.0,
+        _seconds(0.1),
+        "How long after a run has failed it is tried again, if it is; twice that the next time",
+        shown="30s",
+    )
+    run_retention: float = _setting(
+        30 * 86400.0, _seconds(1), "How long it is told how runs of cron ended", shown="30d"
+    )
     embed_in: str = _setting(
         "*",
         _ancestors,

@@ -1,4 +1,4 @@
-"""How long it is told what happened, and how the last transfer of a path ended."""
+"""How long it is told what happened, how runs and how the last transfer of a path ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from hoody.errors import DatabaseAway
-from hoody.interfaces import IEvents, IResults, IStore, ITransaction
+from hoody.interfaces import ICron, IEvents, IResults, IStore, ITransaction
 from hoody.units import moment
 
 BATCH = 5000
@@ -24,6 +24,7 @@ class Retention:
     """
     @ivar events: how many seconds old an event may become; C{None} for any age.
     @ivar results: how many seconds old the end of a path's last transfer may become.
+    @ivar runs: how many seconds old a run of cron may become.
     @ivar every: seconds between two sweeps.
     """
 
@@ -31,6 +32,7 @@ class Retention:
     _clock: IReactorTime
     events: float | None
     results: float
+    runs: float
     every: float
     _call: LoopingCall = field(init=False)
 
@@ -59,12 +61,13 @@ class Retention:
     async def sweep(self) -> int:
         """Forget what is too old, a batch at a time. @return: how many rows that was."""
         gone = await self._expire(lambda transaction: transaction.results, self.results)
+        gone += await self._expire(lambda transaction: transaction.cron, self.runs)
         if self.events is not None:
             gone += await self._expire(lambda transaction: transaction.events, self.events)
         return gone
 
     async def _expire(
-        self, rows: Callable[[ITransaction], IEvents | IResults], seconds: float
+        self, rows: Callable[[ITransaction], ICron | IEvents | IResults], seconds: float
     ) -> int:
         before = moment(self._clock.seconds() - seconds)
         gone = 0

@@ -129,6 +129,16 @@ class Keyring:
         self._tokens[token.id] = token
         return token, secret
 
+    def learn(self, token: Token) -> None:
+        """One that was put into the database by somebody else here."""
+        self._changes += 1
+        self._tokens[token.id] = token
+
+    def forget(self, token_id: str) -> None:
+        """From now on it is worth nothing here, though it may still be in the database."""
+        self._changes += 1
+        self._tokens.pop(token_id, None)
+
     async def revoke(self, token_id: str, told: Callable[[str, Token], Event]) -> Token | None:
         """
         @return: the token that there was. From now on it is worth nothing here, and on

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from hoody.containers.cgroups import Cgroup
+from hoody.interfaces import ICommand
 from hoody.pidfds import children
 from hoody.process import private
 
@@ -36,7 +37,7 @@ _STREAMS = {1: "stdout", 2: "stderr"}
 _log = Logger(namespace="hoody.containers")
 
 
-@implementer(IPushProducer)
+@implementer(IPushProducer, ICommand)
 @define(eq=False)
 class Execution(ProcessProtocol):
     """
@@ -106,6 +107,12 @@ class Execution(ProcessProtocol):
     def _is_late(self) -> None:
         self.too_late = True
         self.kill()
+
+    def terminate(self) -> None:
+        """Ask it to end, and all that it has begun."""
+        for pid in self.cgroup.pids:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """End it, and hear of that soon; the runtime, which waits for it, then ends by itself."""

@@ -431,7 +431,7 @@ class Fleet:
     def _moved_by_door(self, container_id: str) -> None:
         keeper = self.keepers.get(container_id)
         if keeper is not None:
-            keeper.touch()
+            keeper.touch(by_itself=True)
 
     # What keepers need
 
@@ -628,7 +628,7 @@ class Fleet:
                 assert keeper.run is not None
                 return keeper.run
             if not keeper.is_settled:
-                keeper.touch()
+                keeper.touch(by_itself=True)
                 with contextlib.suppress(Exception):
                     await self._settled_within(keeper, late - self.reactor.seconds())
                 continue

@@ -94,6 +94,10 @@ class IdleWatch:
         elif keeper in self._reclaims:
             self._reclaims.pop(keeper).cancel()
 
+    def forget(self, keeper: Keeper) -> None:
+        """What has been counted of it until now makes no difference."""
+        self._seen.pop(keeper, None)
+
     async def _safely(self, look: Callable[[], Awaitable[None]]) -> None:
         """Whatever goes wrong with one look, the next one comes."""
         try:
@@ -155,7 +159,7 @@ class IdleWatch:
             if keeper not in self.awake:
                 continue  # it has become something else meanwhile
             seen = self._seen.get(keeper)
-            if seen is not None and seen.count != count:
+            if seen is not None and seen.count != count and not keeper.errands:
                 keeper.moved_at = max(keeper.moved_at, now)
             self._seen[keeper] = _Seen(count, now)
 

@@ -47,6 +47,7 @@ class Keeper:
     @ivar run: while it runs.
     @ivar visits: requests that it is answering.
     @ivar commands: that run in it.
+    @ivar errands: of those, how many are nobody's visit.
     @ivar moved_at: when bytes passed last, by the reactor's clock.
     @ivar held: whether it is to stay as it is, since it is being copied.
     """
@@ -59,6 +60,7 @@ class Keeper:
     visits: int = field(default=0, init=False)
     moved_at: float = field(default=0.0, init=False)
     commands: int = field(default=0, init=False)
+    errands: int = field(default=0, init=False)
     held: bool = field(default=False, init=False)
     life: Life = field(init=False)
     _state: str | None = field(default=None, init=False)
@@ -132,9 +134,36 @@ class Keeper:
             self.commands -= 1
             self.moved_at = self.reactor.seconds()
 
-    def touch(self) -> None:
-        """Something has come to it, or from it."""
-        self.moved_at = self.reactor.seconds()
+    @contextlib.contextmanager
+    def errand(self) -> Iterator[None]:
+        """
+        As L{busy}, of a command that nobody waits for: as long as it lasts nothing counts as a
+        visit but visits, and afterwards the container is as idle as if it had not been.
+        """
+        self.commands += 1
+        self.errands += 1
+        try:
+            yield
+        finally:
+            self.commands -= 1
+            self.errands -= 1
+            self.around.idle.forget(self)
+
+    def has_moved(self) -> None:
+        """By itself, or by something that is done to it: that may be an errand's."""
+        if not self.errands:
+            self.moved_at = self.reactor.seconds()
+
+    def touch(self, *, by_itself: bool = False) -> None:
+        """
+        Something has come to it, or from it.
+
+        @param by_itself: whether nobody has come.
+        """
+        if by_itself:
+            self.has_moved()
+        else:
+            self.moved_at = self.reactor.seconds()
         if self.sleep.is_noticed:
             self.sleep.wake()
 
@@ -362,7 +391,7 @@ class Keeper:
     async def start(self, order: Order) -> Outcome:
         self.run = await self.around.launch(self.container, dense=self.record.is_dense)
         self.run.ended = self.ended
-        self.moved_at = self.reactor.seconds()
+        self.has_moved()
         return Outcome(
             status=Status.RUNNING,
             reason=None,

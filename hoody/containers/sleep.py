@@ -128,7 +128,7 @@ class Sleep:
         now = self._keeper.reactor.seconds()
         with contextlib.suppress(OSError):  # it has ended, which is about to be told
             self._keeper.run.cgroup.thaw()
-        self._keeper.moved_at = now
+        self._keeper.has_moved()
         self.is_noticed = False
         own = self._keeper.container
         self._wake = Wake(

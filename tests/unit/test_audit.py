@@ -199,7 +199,7 @@ async def test_what_is_left_is_written_at_the_end(audit: Audit) -> None:
 
 @pytest_twisted.ensureDeferred  # type: ignore[untyped-decorator]
 async def test_what_is_too_old_goes_as_time_goes(audit: Audit) -> None:
-    retention = Retention(audit.store, audit.clock, 3600.0, 86400.0, 60.0)
+    retention = Retention(audit.store, audit.clock, 3600.0, 86400.0, 86400.0, 60.0)
     retention.start()
     for minutes in range(3):
         audit.journal.add(event(ts=NOW + timedelta(minutes=minutes), resource_id=str(minutes)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -13,6 +12,7 @@ from twisted.internet.threads import deferToThread
 
 from hoody.auth.tokens import Scope
 from hoody.containers import logs
+from hoody.containers.commands import NoSuchUser, find_user, is_dense
 from hoody.containers.container import Container
 from hoody.containers.execution import Execution
 from hoody.containers.fleet import Fleet
@@ -40,10 +40,6 @@ from hoody.resources.api.reading import whole
 NDJSON = "application/x-ndjson"
 FOLLOW_SECONDS = 0.25
 """How often a log that is followed is looked at."""
-USER_SECONDS = 5.0
-USER_WORDS = 1000
-"""How long, and how many characters of, an answer is that says who somebody is in a container."""
-_IDS = re.compile(r"([0-9]{1,5})\n([0-9]{1,5})\n")
 LINE = 1 << 16
 """Bytes of a log that are told at once; a longer line is told in parts."""
 
@@ -215,7 +211,12 @@ class InsideFace:
         await self._fleet.serving(keeper)
         user = body.user
         if user is not None and not user[0].isdigit():
-            user = await self._user_id(keeper, user)
+            try:
+                user = (await find_user(self._fleet, keeper, user)).ids
+            except NoSuchUser:
+                raise CallerError(
+                    f'user: "{user}" is nobody in the container; give a user of it, or UID:GID.'
+                ) from None
         output = Output.open(call.request)
         runtime, own_id = self._fleet.runtime, keeper.container.id
         execution = runtime.execution(own_id, output.tell)
@@ -227,35 +228,11 @@ class InsideFace:
             user,
             body.env,
             body.timeout_seconds,
-            dense=_is_dense(keeper),
+            dense=is_dense(keeper),
         )
         status = await execution.ended
         more = {"timed_out": True} if execution.too_late else {}
         output.end({"exit_code": status, **more})
-
-    async def _user_id(self, keeper: Keeper, name: str) -> str:
-        """As the container itself knows it."""
-        said = ""
-
-        def hear(_: str, text: str) -> None:
-            nonlocal said
-            said += text
-            if len(said) > USER_WORDS:  # its programs are its own, and may say anything
-                execution.kill()
-
-        runtime, own_id = self._fleet.runtime, keeper.container.id
-        execution = runtime.execution(own_id, hear)
-        command = ["/bin/sh", "-c", f"id -u {name} && id -g {name}"]
-        await runtime.execute(
-            execution, own_id, command, None, {}, USER_SECONDS, dense=_is_dense(keeper)
-        )
-        status = await execution.ended
-        found = _IDS.fullmatch(said)
-        if status != 0 or found is None:
-            raise CallerError(
-                f'user: "{name}" is nobody in the container; give a user of it, or UID:GID.'
-            )
-        return ":".join(found.groups())
 
     # Output
 
@@ -349,10 +326,6 @@ class InsideFace:
             await transaction.containers.change(changed)
         keeper.container = changed
         return changed.environment_vars
-
-
-def _is_dense(keeper: Keeper) -> bool:
-    return keeper.run is not None and keeper.run.is_dense
 
 
 @frozen

@@ -1,0 +1,129 @@
+"""Commands that run on the server itself, as one of its users."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import os
+import pwd
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.threads import deferToThread
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from hoody.errors import CannotRun
+from hoody.interfaces import ICommand
+
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LAST_WORDS_SECONDS = 1.0
+"""How long the output of one that has ended is still listened to: others may hold it open."""
+_IN_ITS_HOME = 'cd "$HOME" 2>/dev/null || cd /; exec /bin/sh -c "$1"'
+_STREAMS = {1: "stdout", 2: "stderr"}
+
+
+@implementer(ICommand)
+@define(eq=False)
+class HostCommand(ProcessProtocol):
+    """
+    The leader of a session, and so of a process group, of its own.
+
+    @ivar hear: given the stream's name, and what came on it.
+    """
+
+    _reactor: Any
+    _hear: Callable[[str, str], None]
+    ended: Deferred[int] = field(factory=Deferred, init=False)
+    _pid: int = field(default=0, init=False)
+    _status: int | None = field(default=None, init=False)
+    _late: IDelayedCall | None = field(default=None, init=False)
+    _decoders: dict[int, codecs.IncrementalDecoder] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        make = codecs.getincrementaldecoder("utf-8")
+        self._decoders = {number: make("replace") for number in _STREAMS}
+
+    @classmethod
+    async def begin(
+        cls,
+        reactor: Any,
+        user: str,
+        command: str,
+        environment: dict[str, str],
+        hear: Callable[[str, str], None],
+    ) -> HostCommand:
+        """
+        As cron(8) runs one: in the user's home, with little in the environment.
+
+        @raise CannotRun: if there is no such user, or we may not be them.
+        """
+        words, given = await deferToThread(_words, user)
+        made = cls(reactor, hear)
+        reactor.spawnProcess(made, words[0], [*words, command], env={**given, **environment})
+        return made
+
+    # ICommand
+
+    def terminate(self) -> None:
+        self._signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: int) -> None:
+        if self._pid and not self.ended.called:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._pid, number)
+
+    # ProcessProtocol
+
+    def connectionMade(self) -> None:
+        assert self.transport is not None
+        self._pid = self.transport.pid  # it becomes its group's before it begins
+        self.transport.closeStdin()
+
+    def childDataReceived(self, number: int, data: bytes) -> None:
+        text = self._decoders[number].decode(data)
+        if text:
+            self._hear(_STREAMS[number], text)
+
+    def processExited(self, reason: Failure) -> None:
+        assert self.transport is not None
+        value: Any = reason.value
+        self._status = -value.signal if value.signal is not None else value.exitCode or 0
+        self._late = self._reactor.callLater(LAST_WORDS_SECONDS, self.transport.loseConnection)
+
+    def processEnded(self, reason: Failure) -> None:
+        if self._late is not None and self._late.active():
+            self._late.cancel()
+        for number, decoder in self._decoders.items():
+            rest = decoder.decode(b"", final=True)
+            if rest:
+                self._hear(_STREAMS[number], rest)
+        assert self._status is not None
+        self.ended.callback(self._status)
+
+
+def _words(user: str) -> tuple[list[str], dict[str, str]]:
+    """
+    What runs a command as a user, but for the command itself; and what is in its environment.
+    To be called from a thread: who is there may be asked of the network.
+    """
+    try:
+        found = pwd.getpwnam(user)
+    except KeyError:
+        raise CannotRun(f"There is no user {user} on this server any more.") from None
+    words = ["/usr/bin/setsid", "/bin/sh", "-c", _IN_ITS_HOME, "sh"]
+    if found.pw_uid != os.geteuid():
+        if os.geteuid() != 0:
+            raise CannotRun(f"The server does not run as root, and cannot run this as {user}.")
+        ids = [f"--reuid={found.pw_uid}", f"--regid={found.pw_gid}", "--init-groups"]
+        words = ["/usr/bin/setpriv", *ids, "--", *words]
+    given = {"HOME": found.pw_dir, "LOGNAME": user, "USER": user, "SHELL": "/bin/sh", "PATH": PATH}
+    return words, given

@@ -1,0 +1,296 @@
+"""
+The clock's hand: sees what is due, claims it, and has it run.
+
+When an entry is due next is a column of its row. A claim moves that on, and puts the run down,
+in one transaction that locks the row: whoever is killed or races, each fire becomes one run.
+What was claimed and never ended is lost, and said to be, when this server comes back.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, ensureDeferred
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThread
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from hoody.cron.claims import Claim, again, by_hand, claim, next_fire
+from hoody.cron.entry import TOPIC, Due, Entry, Run, RunStatus
+from hoody.cron.runs import Runs, take_token
+from hoody.cron.telling import told_of_expiry, told_of_run
+from hoody.errors import DatabaseAway, Misdirected
+from hoody.interfaces import IRunner, IStore, ITransaction
+from hoody.later import to_its_end
+from hoody.units import moment
+
+TICK = 0.1
+"""Seconds between two looks at the clock: they cost a comparison."""
+LOOK_AT_LEAST = 30.0
+"""And between two at the database, should an announcement not have come through."""
+AGAIN_SECONDS = 1.0
+BATCH = 50
+"""Entries that are claimed at once: it is a while in the reactor for each."""
+MOST_BACK = 0.5
+"""Seconds that the clock may go back before it is asked what is due anew."""
+
+_log = Logger(namespace="hoody.cron")
+
+
+@implementer(IRunner)
+@define(eq=False)
+class Scheduler:
+    """
+    @ivar server_id: what this server is called; C{""} until that is known.
+    """
+
+    _reactor: Any
+    _store: IStore
+    _runs: Runs
+    server_id: str = field(default="", init=False)
+    _look_at: float = field(default=0.0, init=False)
+    _is_stale: bool = field(default=False, init=False)
+    _has_recovered: bool = field(default=False, init=False)
+    _went_back: bool = field(default=True, init=False)
+    _problem: str | None = field(default=None, init=False)
+    _call: LoopingCall = field(init=False)
+    _working: Deferred[None] | None = field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._call = LoopingCall(self._tick)
+        self._call.clock = self._reactor
+        self._store.observe(TOPIC, self._changed)
+
+    def start(self, server_id: str) -> None:
+        self.server_id = server_id
+        self._call.start(TICK, now=False)
+
+    async def stop(self) -> None:
+        """Claim no more; see L{Runs.stop} for what runs."""
+        if self._call.running:
+            self._call.stop()
+        if self._working is not None:
+            await self._working
+
+    def jumped(self, seconds: float) -> None:
+        """
+        The clock was set.
+
+        @param seconds: how far; less than 0 is back.
+        """
+        self._went_back = self._went_back or seconds < -MOST_BACK
+        self._changed()
+
+    def _changed(self) -> None:
+        self._is_stale = True
+        self._look_at = 0.0
+
+    @property
+    def now(self) -> datetime:
+        return moment(self._reactor.seconds())
+
+    def _tick(self) -> Deferred[None] | None:
+        if self._reactor.seconds() < self._look_at:
+            return None
+        self._working = ensureDeferred(self._try())
+        return self._working
+
+    async def _try(self) -> None:
+        self._is_stale = False
+        try:
+            await self._look()
+            wait = 0.0
+        except DatabaseAway as away:
+            if self._problem is None:
+                _log.warn("what is due waits: {reason}", reason=away.reason)
+            self._problem, wait = away.reason, AGAIN_SECONDS
+        except Exception:
+            _log.failure("what is due waits")
+            wait = AGAIN_SECONDS
+        else:
+            self._problem = None
+        if wait:
+            self._look_at = self._reactor.seconds() + wait
+        elif self._is_stale:
+            self._look_at = 0.0
+        self._working = None
+
+    async def _look(self) -> None:
+        if not self._has_recovered:
+            await self._recover()
+            self._has_recovered = True
+        while self._call.running and await self._claim() == BATCH:
+            pass
+        while self._call.running and await self._claim_again() == BATCH:
+            pass
+        while self._call.running and await self._expire() == BATCH:
+            pass
+        if self._went_back:
+            self._went_back = False
+            await self._bring_forward()
+        async with self._store.transaction(patience=5) as transaction:
+            due = await transaction.cron.next_due(self.server_id)
+        now = self._reactor.seconds()
+        self._look_at = now + LOOK_AT_LEAST
+        if due is not None:
+            self._look_at = min(self._look_at, due.timestamp())
+
+    async def _recover(self) -> None:
+        """Runs of an earlier process were cut off, or never begun."""
+        now = self.now
+        async with self._store.transaction(patience=10) as transaction:
+            for run in await transaction.cron.unfinished(self.server_id):
+                if run.id in self._runs.going:
+                    continue
+                lost = evolve(run, status=RunStatus.LOST, finished_at=now, token_id=None)
+                await transaction.cron.change_run(lost)
+                await take_token(transaction, run.token_id)
+                due = await self._due_of(transaction, run.entry_id)
+                if due is not None:
+                    error = "the server was killed while it ran"
+                    if run.started_at is None:
+                        error = "the server was killed before it began"
+                    transaction.record(told_of_run(due, lost, now, error=error))
+
+    async def _due_of(self, transaction: ITransaction, entry_id: str) -> Due | None:
+        entry = await transaction.cron.find(entry_id)
+        if entry is None:
+            versions = await transaction.cron.versions(entry_id)
+            if not versions:
+                return None
+            entry = versions[0]
+        return await due_by_hand(transaction, entry)
+
+    async def _claim(self) -> int:
+        begun: list[tuple[Due, Run]] = []
+        async with self._store.transaction(patience=5) as transaction:
+            now = self.now
+            dues = await transaction.cron.due(self.server_id, now, BATCH)
+            if not dues:
+                return 0
+            claims = [(due, claim(due, now, self.server_id)) for due in dues]
+            await transaction.cron.set_next(
+                {due.entry.id: made.next_fire_at for due, made in claims}
+            )
+            runs = [run for _, made in claims for run in (made.passed, made.run) if run]
+            new = await transaction.cron.begin(runs)
+            for due, made in claims:
+                begun += self._tell(transaction, due, made, now, new)
+        for due, run in begun:
+            self._runs.add(due, run)
+        return len(dues)
+
+    def _tell(
+        self, transaction: ITransaction, due: Due, made: Claim, now: datetime, new: set[str]
+    ) -> list[tuple[Due, Run]]:
+        """@return: what is to be begun."""
+        if made.passed is not None and made.passed.id in new:
+            transaction.record(told_of_run(due, made.passed, now, fires=made.count))
+        if made.run.id not in new:
+            return []  # the clock was set back, and this has been
+        if made.run.status is RunStatus.RUNNING:
+            return [(due, made.run)]
+        transaction.record(told_of_run(due, made.run, now))
+        return []
+
+    async def _claim_again(self) -> int:
+        begun: list[tuple[Due, Run]] = []
+        async with self._store.transaction(patience=5) as transaction:
+            now = self.now
+            dues = await transaction.cron.retries(self.server_id, now, BATCH)
+            runs = [(due, again(due, now, self.server_id)) for due in dues]
+            new = await transaction.cron.begin([run for _, run in runs])
+            for due, run in runs:
+                assert due.failed is not None
+                await transaction.cron.change_run(evolve(due.failed, retry_at=None))
+                if run.id not in new:
+                    continue
+                if run.status is RunStatus.RUNNING:
+                    begun.append((due, run))
+                else:
+                    transaction.record(told_of_run(due, run, now))
+        for due, run in begun:
+            self._runs.add(due, run)
+        return len(dues)
+
+    async def _expire(self) -> int:
+        async with self._store.transaction(patience=5) as transaction:
+            now = self.now
+            dues = await transaction.cron.ending(self.server_id, now, BATCH)
+            for due in dues:
+                await transaction.cron.change(evolve(due.entry, expired=True, next_fire_at=None))
+                transaction.record(told_of_expiry(due, now))
+        return len(dues)
+
+    async def _bring_forward(self) -> None:
+        """
+        The clock may have been set back, perhaps while nobody looked: what was to be due by
+        the clock as it was may be due sooner. What has been a run already is not one again.
+        """
+        after = ""
+        while True:
+            async with self._store.transaction(patience=5) as transaction:
+                now = self.now
+                entries = await transaction.cron.later_than(self.server_id, now, after, BATCH)
+                sooner = await deferToThread(_sooner, entries, now)
+                if sooner:
+                    await transaction.cron.set_next(sooner)
+            if len(entries) < BATCH:
+                return
+            after = entries[-1].id
+
+    # By hand
+
+    async def run_now(self, entry: Entry, actor: str, request_id: str | None = None) -> Run:
+        return await to_its_end(self._run_now(entry, actor, request_id))
+
+    async def _run_now(self, entry: Entry, actor: str, request_id: str | None) -> Run:
+        async with self._store.transaction() as transaction:
+            now = self.now
+            due = await due_by_hand(transaction, entry)
+            owner = await self._owner(transaction, entry)
+            if owner != self.server_id:
+                names = await transaction.servers.names({owner})
+                raise Misdirected(
+                    f"This entry runs on the server {names.get(owner, owner)}; ask that one."
+                )
+            run = by_hand(due, now, self.server_id)
+            await transaction.cron.begin([run])
+            if run.status is not RunStatus.RUNNING:
+                transaction.record(told_of_run(due, run, now, actor=actor, request_id=request_id))
+        if run.status is RunStatus.RUNNING:
+            self._runs.add(due, run, actor)
+        return run
+
+    async def _owner(self, transaction: ITransaction, entry: Entry) -> str:
+        if entry.container_id is not None:
+            container = await transaction.containers.find(entry.container_id)
+            if container is not None:
+                return container.server_id
+        return entry.server_id
+
+
+async def due_by_hand(transaction: ITransaction, entry: Entry) -> Due:
+    """An entry as if it were due, with what there is to know of it."""
+    container = None
+    if entry.container_id is not None:
+        container = await transaction.containers.find(entry.container_id)
+    runs, _ = await transaction.cron.runs(entry.id, 0, 50)
+    return Due(
+        entry=entry,
+        running=sum(run.status is RunStatus.RUNNING for run in runs),
+        project_id=container.project_id if container else None,
+        container=container.name if container else None,
+    )
+
+
+def _sooner(entries: list[Entry], now: datetime) -> dict[str, datetime | None]:
+    found: dict[str, datetime | None] = {}
+    for entry in entries:
+        fire = next_fire(entry, now)
+        if fire is not None and entry.next_fire_at is not None and fire < entry.next_fire_at:
+            found[entry.id] = fire
+    return found
