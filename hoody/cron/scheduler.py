@@ -92,11 +92,12 @@ class Scheduler:
     def now(self) -> datetime:
         return moment(self._reactor.seconds())
 
-    def _tick(self) -> Deferred[None] | None:
-        if self._reactor.seconds() < self._look_at:
-            return None
-        self._working = ensureDeferred(self._try())
-        return self._working
+    def _tick(self) -> None:
+        if self._working is not None or self._reactor.seconds() < self._look_at:
+            return
+        work: Deferred[None] = ensureDeferred(self._try())
+        if not work.called:
+            self._working = work
 
     async def _try(self) -> None:
         self._is_stale = False
