@@ -1,0 +1,1 @@
+"""What runs again and again: when, and how it is written down."""
