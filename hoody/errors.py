@@ -31,6 +31,37 @@ class CallerError(HoodyError):
     status = 400
 
 
+class BadField(CallerError):
+    """
+    Something that was given will not do.
+
+    @ivar field: what it is called.
+    @ivar place: C{body}, or C{query}.
+    """
+
+    def __init__(self, sentence: str, field: str, place: str = "body") -> None:
+        super().__init__(sentence)
+        self.field = field
+        self.place = place
+
+
+class BadBody(CallerError):
+    """What was sent cannot be read at all."""
+
+
+class BodyTooLarge(CallerError):
+    """More was sent than is ever read of a body that is no stream."""
+
+    def __init__(self) -> None:
+        super().__init__("The body is over 1 MiB; send a smaller one.")
+
+
+class NotJson(CallerError):
+    """What was sent says that it is something else."""
+
+    status = 415
+
+
 class NoSuchThing(CallerError):
     status = 404
 

@@ -530,6 +530,18 @@ class IRunner(Interface):
         """
 
 
+class IUsers(Interface):
+    """As whom a command can run."""
+
+    async def knows(user: str, container: Container | None) -> bool | None:
+        """
+        Whether there is a user of this name.
+
+        @param container: in which one; C{None} for this server.
+        @return: C{None} if that cannot be told.
+        """
+
+
 class IPlaces(Interface):
     """Where the commands of cron entries run."""
 

@@ -37,9 +37,12 @@ from hoody.blocking import BlockingWatch
 from hoody.containers.assembly import STATE, make_fleet
 from hoody.containers.destinations import Destinations
 from hoody.containers.elsewhere import Elsewhere
+from hoody.cron.crontabs import Crontabs
+from hoody.cron.entries import Entries
 from hoody.cron.places import Places
 from hoody.cron.runs import Runs
 from hoody.cron.scheduler import Scheduler
+from hoody.cron.users import Users
 from hoody.errors import DatabaseAway
 from hoody.later import sleep
 from hoody.metrics import Metrics
@@ -68,6 +71,7 @@ from hoody.protocols.splicing import Splicing
 from hoody.resources import failures, pages
 from hoody.resources.api.catalogue import catalogue
 from hoody.resources.api.containers import ContainersFace
+from hoody.resources.api.cron import CronFace
 from hoody.resources.api.events import EventsFace
 from hoody.resources.api.images import ImagesFace
 from hoody.resources.api.inside import InsideFace
@@ -244,6 +248,7 @@ class Hoody(Service):
             containers,
             guard,
         )
+        operations = self._operations(containers, moving)
         uploads = Uploads(guard, self._fleet, self._fleet.workshop, self._images.row_of)
         health = Health(
             time.time(),
@@ -272,7 +277,10 @@ class Hoody(Service):
                 metrics=self._metrics.page,
                 guard=guard,
                 needs_token=bool(settings.public_listeners),
-                operations=self._operations(containers, moving),
+                operations=operations,
+            ),
+            cron_pages=pages.cron_pages(
+                health.report, guard=guard, operations=[each for each in operations if each.bare]
             ),
             gateway=self._gateway,
             guard=guard,
@@ -309,7 +317,19 @@ class Hoody(Service):
             moving,
             self._images,
             LedgerFace(self._fleet, self._sweep.saved_by, self._settings.domain),
+            self._cron_face(),
         )
+
+    def _cron_face(self) -> CronFace:
+        entries = Entries(
+            self.database,
+            self._reactor,
+            Users(self._fleet),
+            self._scheduler,
+            lambda: self._fleet.server_id,
+        )
+        suffix = containers_suffix(self._settings.domain.encode())
+        return CronFace(entries, Crontabs(entries), suffix)
 
     def _readings(self) -> dict[str, float | dict[str, float]]:
         caps, pool = self.rendezvous.caps, self.database.pool

@@ -60,6 +60,8 @@ def details(event: Event) -> str:
     if data.get("container"):
         named = f"{data['name']} " if data.get("alias") and data.get("name") else ""
         words.append(f"{named}of {data['container']}")
+    if data.get("schedule"):
+        words.append(str(data["schedule"]))
     if data.get("undo"):
         words.append(f"what was there is {data['undo']}")
     if data.get("error"):

@@ -26,15 +26,21 @@ class Principal:
     session: str | None = None
     until: datetime | None = None
 
-    def require(self, scope: Scope, why: str = "") -> None:
-        """@raise Forbidden: if the right is not theirs."""
-        if self.only is not None and self.only is not scope:
-            raise Forbidden(f"This URL bears the right to {self.only}; this needs {scope}{why}.")
-        if not self.token.may(scope):
-            raise Forbidden(
-                f"The token {self.token.alias!r} has the scopes"
-                f" {', '.join(self.token.scopes) or 'none'}; this needs {scope}{why}."
-            )
+    def require(self, scope: Scope, why: str = "", *, others: tuple[Scope, ...] = ()) -> None:
+        """
+        @param others: that will do as well.
+        @raise Forbidden: if the right is not theirs.
+        """
+        scopes = (scope, *others)
+        if any(self.may(each) for each in scopes):
+            return
+        needed = f"this needs {' or '.join(scopes)}{why}."
+        if self.only is not None and self.only not in scopes:
+            raise Forbidden(f"This URL bears the right to {self.only}; {needed}")
+        raise Forbidden(
+            f"The token {self.token.alias!r} has the scopes"
+            f" {', '.join(self.token.scopes) or 'none'}; {needed}"
+        )
 
     def may(self, scope: Scope) -> bool:
         """Whether the right is theirs."""

@@ -89,10 +89,11 @@ class _Said:
     timezone: str | None = None
 
 
-def read(text: str) -> list[Remark | Job]:
+def read(text: str, most: int = MOST_JOBS) -> list[Remark | Job]:
     """
     What stands in a crontab, line by line.
 
+    @param most: jobs that it may have.
     @raise InvalidCrontab: if a line cannot be read.
     """
     lines = text.replace("\r\n", "\n").split("\n")
@@ -122,9 +123,9 @@ def read(text: str) -> list[Remark | Job]:
                 timezone=said.timezone,
             )
         jobs += 1
-        if jobs > MOST_JOBS:
+        if jobs > most:
             raise InvalidCrontab(
-                number, "crontab", f"more than {MOST_JOBS} jobs. Leave some out, or join them."
+                number, "crontab", f"more than {most} jobs. Leave some out, or join them."
             )
         items.append(job)
     return items
@@ -147,7 +148,7 @@ def write(items: Sequence[Remark | Job], titles: Mapping[str, str]) -> str:
             lines.append(f"# hoody:{item.id} {title}".rstrip())
         lines.append(f"{'' if item.is_enabled else '#'}{item.schedule} {item.command}")
     text = "".join(f"{line}\n" for line in lines)
-    if read(text) != list(items):
+    if read(text, len(items)) != list(items):
         raise ValueError("these items would be read otherwise than they are")
     return text
 

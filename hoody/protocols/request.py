@@ -21,7 +21,7 @@ from twisted.web import server
 from twisted.web.http import datetimeToString
 from twisted.web.http_headers import Headers
 
-from hoody.errors import CallerError, HoodyError, NotSupported, PeerError
+from hoody.errors import BodyTooLarge, CallerError, HoodyError, NotSupported, PeerError
 from hoody.interfaces import IDoor, IIntake
 from hoody.protocols import sockets
 
@@ -99,9 +99,7 @@ class Request(server.Request):
             self.intake.dataReceived(data)
         elif self.content is not None and not self.finished:
             if self.received > BODY_LIMIT:
-                self.site.claimer.refuse(
-                    self, CallerError("The body is over 1 MiB; send a smaller one.")
-                )
+                self.site.claimer.refuse(self, BodyTooLarge())
             else:
                 self.content.write(data)
 
@@ -153,9 +151,7 @@ class Request(server.Request):
         self.intake = self.site.claim(self)
         if self.intake is None and not self.body_done and not self.finished:
             if self.length is not None and self.length > BODY_LIMIT:
-                self.site.claimer.refuse(
-                    self, CallerError("The body is over 1 MiB; send a smaller one.")
-                )
+                self.site.claimer.refuse(self, BodyTooLarge())
             else:
                 self.send_continue()
 

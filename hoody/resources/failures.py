@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import datetimeToString
 from werkzeug.exceptions import HTTPException
 
+from hoody.cron import errors
 from hoody.errors import HoodyError, NoSuchThing, Unavailable, WrongMethod
 from hoody.protocols.channel import Channel
 from hoody.protocols.request import Request
@@ -35,6 +36,17 @@ def as_envelope(error: HoodyError) -> Body:
             "statusCode": error.status,
             "error": HTTPStatus(error.status).phrase,
             "message": error.sentence,
+        }
+    )
+
+
+def as_coded(error: HoodyError) -> Body:
+    """As the cron API says it."""
+    return b"application/json", as_json(
+        {
+            "code": errors.code_of(error),
+            "message": error.sentence,
+            "details": errors.details_of(error),
         }
     )
 
@@ -92,6 +104,12 @@ def set_status(request: Request, error: HoodyError) -> None:
         request.setHeader(name.encode(), value.encode())
     if not request.body_done or request.length != 0:
         request.close_after()
+
+
+def answer_coded(request: Request, error: HoodyError) -> None:
+    """As L{answer}, as the cron API does."""
+    error = errors.coded(error)
+    answer(request, error, as_coded(error))
 
 
 def refuse_connection(channel: Channel, error: HoodyError) -> None:

@@ -24,8 +24,6 @@ from hoody.resources.guard import GoTo, go_to
 from hoody.resources.passage import Means, Passage
 
 HTTP = "http"
-NOT_YET = ("cron",)
-"""Services of containers that have a host of their own, and no face yet."""
 WAIT_SECONDS = 2.0
 """For so long a browser waits for a container that starts; then a page says so."""
 LOOK_EVERY = 2.0
@@ -192,8 +190,6 @@ class GatewayFace:
         address = read_address(name)
         if address is None:
             raise _unknown(request)
-        if address.service in NOT_YET:
-            raise NoSuchThing(f"Containers have no {address.service} under a host yet.")
         return address
 
     async def _last_words(
@@ -232,7 +228,9 @@ def _checked(destination: IDestination | None, address: Address, request: Reques
     if destination is None or address.project_id not in (None, destination.project_id):
         raise _unknown(request)
     if address.service != HTTP:
-        raise NoSuchThing(f"There is no service called {address.service!r}; there is http.")
+        raise NoSuchThing(
+            f"There is no service called {address.service!r}; there are http, cron and pipe."
+        )
     if address.port not in (None, destination.port, *destination.ports):
         raise NoSuchThing(
             f"Port {address.port} of {destination.name} is not reachable from outside; name it in"

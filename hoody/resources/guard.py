@@ -54,9 +54,12 @@ class Guard:
     keyring: Keyring
     suspects: Suspects
 
-    async def admit(self, request: Request, scope: Scope, *, page: bool) -> Principal:
+    async def admit(
+        self, request: Request, scope: Scope, *, page: bool, others: tuple[Scope, ...] = ()
+    ) -> Principal:
         """
         @param scope: what is asked for.
+        @param others: scopes of tokens that will do as well.
         @param page: whether this is something that browsers open, where a token in the
             URL is taken for a session.
         @raise NoToken: if they do not say who they are, or not truly.
@@ -65,7 +68,7 @@ class Guard:
         @raise GoTo: if they have shown a token in the URL.
         """
         principal = await self._recognise(request, scope, page)
-        principal.require(scope)
+        principal.require(scope, others=others)
         return principal
 
     def admit_at_once(self, request: Request, scope: Scope) -> Principal:

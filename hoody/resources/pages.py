@@ -127,17 +127,15 @@ def server_pages(
     @param metrics: makes the page for Prometheus.
     @param needs_token: whether that is for holders of a token only; by a container's own
         door it always is.
-    @param operations: the API's.
+    @param operations: the API's; cron's are told of, and have pages of their own.
     """
     app = Klein()
-    register(app, guard, operations)
+    register(app, guard, [each for each in operations if not each.bare])
     described = failures.as_json(openapi.document(operations, openapi.plain_routes()))
 
     @app.route("/openapi.json", methods=["GET"])
     def openapi_page(request: Request) -> bytes:
-        request.setHeader(b"content-type", b"application/json")
-        request.setHeader(b"content-length", b"%d" % len(described))
-        return described
+        return _described(request, described)
 
     @app.route("/metrics", methods=["GET"])
     async def metrics_page(request: Request) -> bytes:
@@ -152,6 +150,7 @@ def server_pages(
     def index(request: Request) -> bytes:
         text = (
             f"hoody {__version__}\n\nPipes: /api/v1/pipe/help\nWhat happened: /api/v1/events\n"
+            "Cron: /crontab\n"
             "The API: /openapi.json\nHealth: /health\nMetrics: /metrics\n"
         )
         return _plain(request, text.encode())
@@ -166,6 +165,39 @@ def server_pages(
         failures.answer(cast(Request, request), error, failures.as_envelope(error))
 
     return app
+
+
+def cron_pages(
+    health: Callable[[Request], dict[str, object]], *, guard: Guard, operations: list[Operation]
+) -> Klein:
+    """
+    What is where there is cron alone.
+
+    @param operations: cron's.
+    """
+    app = Klein()
+    register(app, guard, operations)
+    described = failures.as_json(openapi.document(operations, openapi.plain_cron_routes()))
+
+    @app.route("/openapi.json", methods=["GET"])
+    def openapi_page(request: Request) -> bytes:
+        return _described(request, described)
+
+    @app.route("/health", methods=["GET"])
+    def health_page(request: Request) -> bytes:
+        return _json(request, health(request))
+
+    @app.handle_errors(Exception)
+    def failed(request: IRequest, failure: Failure) -> None:
+        failures.answer_coded(cast(Request, request), failures.understood(failure))
+
+    return app
+
+
+def _described(request: Request, document: bytes) -> bytes:
+    request.setHeader(b"content-type", b"application/json")
+    request.setHeader(b"content-length", b"%d" % len(document))
+    return document
 
 
 def _plain(request: Request, content: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from urllib.parse import unquote_to_bytes
@@ -25,7 +26,9 @@ from hoody.resources.guard import Guard
 from hoody.resources.pipe import PipeFace
 
 PIPES = b"/api/v1/pipe"
-_PIPE = b"-pipe-"
+CRON = re.compile(rb"/(users|crontab)(/|$)")
+_OF_SERVICE = re.compile(rb"cron$|.*-(cron|pipe)-")
+"""Hosts under which not the container itself is found, or perhaps not."""
 
 
 class Area(Enum):
@@ -34,6 +37,7 @@ class Area(Enum):
     PIPE = auto()
     SERVER = auto()
     CONTAINER = auto()
+    CRON = auto()
 
 
 @frozen
@@ -66,12 +70,17 @@ def locate(domain: bytes, host: bytes, path: bytes) -> Place:
     is_pipe = path == PIPES or path.startswith(PIPES + b"/")
     rest = path[len(PIPES) + 1 :] if is_pipe else path[1:]
     if host.endswith(suffix := containers_suffix(domain)):
-        address = read_address(host.removesuffix(suffix).decode()) if _PIPE in host else None
+        name = host.removesuffix(suffix)
+        address = read_address(name.decode()) if _OF_SERVICE.match(name) else None
         if address is not None and address.service == "pipe":
             return Place(Area.PIPE, rest, address)
+        if address is not None and address.service == "cron":
+            return Place(Area.CRON, path[1:], address)
         return Place(Area.CONTAINER, path)
     if is_pipe or host == b"pipe." + domain:
         return Place(Area.PIPE, rest)
+    if CRON.match(path) and host != b"api." + domain:
+        return Place(Area.CRON, rest)
     return Place(Area.SERVER, rest)
 
 
@@ -84,6 +93,8 @@ def witness_request(metrics: Metrics, domain: bytes, request: Request) -> None:
         kind = "pipe"
     elif area is Area.CONTAINER:
         kind = "container"
+    elif area is Area.CRON:
+        kind = "cron"
     elif request.path.startswith(b"/api/"):
         kind = "api"
     metrics.request_is_over(
@@ -107,6 +118,7 @@ class Root(Resource):
         pipe: PipeFace,
         pipe_pages: Klein,
         server_pages: Klein,
+        cron_pages: Klein,
         gateway: GatewayFace,
         guard: Guard,
         uploads: Sequence[Callable[[Request], IIntake | None]] = (),
@@ -117,7 +129,11 @@ class Root(Resource):
         self._gateway = gateway
         self._guard = guard
         self._uploads = uploads
-        self._apps = {Area.PIPE: pipe_pages, Area.SERVER: server_pages}
+        self._apps = {
+            Area.PIPE: pipe_pages,
+            Area.SERVER: server_pages,
+            Area.CRON: cron_pages,
+        }
         self._pages = {area: app.resource() for area, app in self._apps.items()}
 
     # IRequestClaimer
@@ -161,6 +177,9 @@ class Root(Resource):
         place = self._locate(request)
         if place.area is Area.CONTAINER:
             refusals.refuse(request, error)
+            return
+        if place.area is Area.CRON:
+            failures.answer_coded(request, error)
             return
         if place.area is Area.SERVER and request.path.startswith(b"/api/"):
             body = failures.as_envelope(error)

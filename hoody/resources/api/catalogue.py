@@ -5,6 +5,7 @@ from __future__ import annotations
 from hoody.auth.keyring import Keyring
 from hoody.interfaces import IStore
 from hoody.resources.api.containers import ContainersFace
+from hoody.resources.api.cron import CronFace
 from hoody.resources.api.events import EventsFace
 from hoody.resources.api.images import ImagesFace
 from hoody.resources.api.inside import InsideFace
@@ -26,6 +27,7 @@ def catalogue(
     moving: MovingFace,
     images: ImagesFace,
     ledger: LedgerFace,
+    cron: CronFace,
 ) -> list[Operation]:
     return [
         *TokensFace(keyring).operations(),
@@ -37,4 +39,5 @@ def catalogue(
         *images.operations(),
         *ledger.operations(),
         *events.operations(),
+        *cron.operations(),
     ]

@@ -21,6 +21,7 @@ from hoody.containers.keeper import Keeper
 from hoody.containers.orders import Order
 from hoody.containers.storage import trouble
 from hoody.errors import (
+    BadField,
     CallerError,
     Conflict,
     DatabaseAway,
@@ -652,9 +653,10 @@ def _check_name(field: str, name: str, least: int = 3) -> None:
 def check_variables(variables: dict[str, str]) -> None:
     for name in variables:
         if not _VARIABLE.fullmatch(name) or len(name) > 256:
-            raise CallerError(
+            raise BadField(
                 f'environment_vars: "{name}" will not do as a name; give letters, digits and _,'
-                " no digit first."
+                " no digit first.",
+                "environment_vars",
             )
 
 

@@ -24,11 +24,19 @@ class Failure(msgspec.Struct, rename={"status_code": "statusCode"}):
     data: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
 
 
+class CronFailure(msgspec.Struct):
+    """The same of cron's."""
+
+    code: str
+    message: str
+    details: dict[str, Any] | None
+
+
 def document(operations: list[Operation], plain: list[dict[str, Any]]) -> dict[str, Any]:
     """
     @param plain: what is no L{Operation}: C{path}, C{method} and the rest as OpenAPI has it.
     """
-    types = {Failure}
+    types: set[Any] = {CronFailure if each.bare else Failure for each in operations}
     for operation in operations:
         types |= {kind for kind in (operation.body, operation.returns) if kind is not None}
     ordered = sorted(types, key=lambda kind: str(kind.__name__))
@@ -66,7 +74,7 @@ def _describe(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
     said: dict[str, Any] = {
         "operationId": f"{operation.name}_by_put" if operation.method == "PUT" else operation.name,
         "summary": operation.summary,
-        "description": f"Needs the scope {operation.scope}.",
+        "description": f"Needs the scope {' or '.join((operation.scope, *operation.others))}.",
         "parameters": [
             {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
             for name in re.findall(r"{(\w+)}", operation.path)
@@ -110,7 +118,9 @@ def _query(operation: Operation) -> list[dict[str, Any]]:
 
 def _responses(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
     content: dict[str, Any] = {}
-    if operation.returns is not None:
+    if operation.bare:
+        content["application/json"] = {"schema": schemas[operation.returns]}
+    elif operation.returns is not None:
         envelope = {
             "type": "object",
             "required": ["statusCode", "message", "data"],
@@ -123,10 +133,11 @@ def _responses(operation: Operation, schemas: dict[Any, Any]) -> dict[str, Any]:
         content["application/json"] = {"schema": envelope}
     content |= {media: {"schema": {"type": "string"}} for media in operation.media}
     said = {str(operation.status): {"description": operation.says, "content": content}}
+    failure = schemas[CronFailure if operation.bare else Failure]
     for status in sorted({*_COMMON_ERRORS, *operation.errors}):
         said[str(status)] = {
             "description": HTTPStatus(status).phrase,
-            "content": {"application/json": {"schema": schemas[Failure]}},
+            "content": {"application/json": {"schema": failure}},
         }
     return said
 
@@ -183,6 +194,14 @@ _RECEIVE = {
 _TEXT, _JSON, _ANY = "text/plain", "application/json", "application/octet-stream"
 
 
+def plain_cron_routes() -> list[dict[str, Any]]:
+    """What is beside the operations where there is cron alone."""
+    return [
+        _said("/health", "GET", "Whether all is well", _JSON),
+        _said("/openapi.json", "GET", "This", _JSON),
+    ]
+
+
 def plain_routes() -> list[dict[str, Any]]:
     """The pipes, and the pages that are not of the container API."""
     pipe = "/api/v1/pipe"
@@ -197,7 +216,6 @@ def plain_routes() -> list[dict[str, Any]]:
         _said(f"{pipe}/health", "GET", "Whether all is well", _JSON),
         _said(f"{pipe}/robots.txt", "GET", "Nothing for robots", _TEXT),
         _said("/", "GET", "What there is", _TEXT),
-        _said("/health", "GET", "Whether all is well", _JSON),
         _said("/metrics", "GET", "For Prometheus", _TEXT),
-        _said("/openapi.json", "GET", "This", _JSON),
+        *plain_cron_routes(),
     ]

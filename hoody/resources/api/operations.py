@@ -21,7 +21,7 @@ from hoody.auth.tokens import Scope
 from hoody.errors import NoSuchThing
 from hoody.protocols.request import Request
 from hoody.resources import failures
-from hoody.resources.api.reading import read_body, read_query
+from hoody.resources.api.reading import check_is_json, read_body, read_query
 from hoody.resources.guard import GoTo, Guard, go_to
 from hoody.units import moment
 
@@ -85,6 +85,10 @@ class Operation:
     @ivar takes: the type of a body that is no JSON.
     @ivar media: other types than JSON that it answers with.
     @ivar errors: statuses of its own, besides those of all.
+    @ivar others: scopes that will do as well.
+    @ivar bare: whether it is one of cron's: what it returns is all of the answer, and
+        what varies in its path it looks at by itself.
+    @ivar strict: whether a body must not say that it is something else than JSON.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
@@ -102,6 +106,9 @@ class Operation:
     takes: str | None = None
     media: tuple[str, ...] = ()
     errors: tuple[int, ...] = ()
+    others: tuple[Scope, ...] = ()
+    bare: bool = False
+    strict: bool = False
 
     @property
     def name(self) -> str:
@@ -132,14 +139,18 @@ async def _serve(
     request.setHeader(b"cache-control", b"no-store")
     request.setHeader(b"referrer-policy", b"no-referrer")
     try:
-        principal = await guard.admit(request, operation.scope, page=operation.page)
+        principal = await guard.admit(
+            request, operation.scope, page=operation.page, others=operation.others
+        )
     except GoTo as elsewhere:
         return go_to(request, elsewhere)
     if not operation.tied:
         principal.require_all_containers()
     for name, value in parts.items():
-        if not value.isprintable():
+        if not (operation.bare or value.isprintable()):
             raise NoSuchThing(f"There is no {name} {value!r}.")
+    if operation.strict:
+        check_is_json(request)
     call = Call(
         request=request,
         principal=principal,
@@ -149,12 +160,19 @@ async def _serve(
     data = await operation.answer(call, **parts)
     if data is None:
         return None
+    if operation.bare:
+        return bare(request, operation.status, data)
     return enveloped(request, operation.status, operation.says, data)
 
 
 def enveloped(request: Request, status: int, message: str, data: object) -> bytes:
     """Set status and headers, and make the body of an answer that is well."""
-    body = failures.as_json({"statusCode": status, "message": message, "data": data})
+    return bare(request, status, {"statusCode": status, "message": message, "data": data})
+
+
+def bare(request: Request, status: int, data: object) -> bytes:
+    """As L{enveloped}, without an envelope."""
+    body = failures.as_json(data)
     request.setResponseCode(status, HTTPStatus(status).phrase.encode())
     request.setHeader(b"content-type", b"application/json")
     request.setHeader(b"content-length", b"%d" % len(body))

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import UNSET
 
-from hoody.errors import CallerError
+from hoody.errors import BadBody, BadField, CallerError, NotJson
 from hoody.protocols.request import Request
 
 T = TypeVar("T")
@@ -34,14 +34,25 @@ def read_body(request: Request, form: type[T]) -> T:
     try:
         value = msgspec.json.decode(raw or b"{}")
     except msgspec.DecodeError as error:
-        raise CallerError(
+        raise BadBody(
             f"The body is not JSON ({_lower(str(error))}); send a JSON object."
         ) from None
     except RecursionError:
-        raise CallerError("The body is nested too deep; send a flat JSON object.") from None
+        raise BadBody("The body is nested too deep; send a flat JSON object.") from None
     except UnicodeDecodeError:
-        raise CallerError("The body is not UTF-8; send a JSON object in UTF-8.") from None
+        raise BadBody("The body is not UTF-8; send a JSON object in UTF-8.") from None
     return _convert(value, form, "body", strict=True)
+
+
+def check_is_json(request: Request) -> None:
+    """@raise NotJson: if the body says that it is something else."""
+    given = (request.getHeader(b"content-type") or b"").decode("latin-1")
+    kind = given.partition(";")[0].strip().lower()
+    if kind not in ("", "application/json"):
+        raise NotJson(
+            f"The body says that it is {kind}; send JSON, and say so: Content-Type:"
+            " application/json."
+        )
 
 
 def read_query(request: Request, form: Any) -> Any:
@@ -51,7 +62,8 @@ def read_query(request: Request, form: Any) -> Any:
     value: dict[str, str] = {}
     for name, text in pairs:
         if "\x00" in text:
-            raise CallerError(f"{name}: a NUL character will not do; leave it out.")
+            sentence = f"{name}: a NUL character will not do; leave it out."
+            raise BadField(sentence, name, "query")
         # A flag may stand there bare; an empty filter is none.
         if name in names and (text or _is_flag(names[name].type)):
             value[name] = text or "true"
@@ -71,10 +83,10 @@ def _convert(value: Any, form: type[T], where: str, *, strict: bool) -> T:
     try:
         return msgspec.convert(value, form, strict=strict)
     except msgspec.ValidationError as error:
-        raise CallerError(_sentence(str(error), value, form, where)) from None
+        raise _fault(str(error), value, form, where) from None
 
 
-def _sentence(said: str, value: Any, form: type, where: str) -> str:
+def _fault(said: str, value: Any, form: type, where: str) -> CallerError:
     match = _AT.fullmatch(said)
     what, path = (match["what"], match["path"]) if match else (said, "")
     field = path.lstrip(".")
@@ -82,15 +94,17 @@ def _sentence(said: str, value: Any, form: type, where: str) -> str:
     missing = re.fullmatch(r"Object missing required field `(.*)`", what)
     if unknown:
         known = ", ".join(field.encode_name for field in _fields(form))
+        sentence = f"{_shown(unknown[1])} is no field of this; known are: {known}."
         if not known:
-            return f"{_shown(unknown[1])} is no field of this, which has none; send no body."
-        return f"{_shown(unknown[1])} is no field of this; known are: {known}."
+            sentence = f"{_shown(unknown[1])} is no field of this, which has none; send no body."
+        return BadField(sentence, unknown[1], where)
     if missing:
-        return f"{missing[1]} is missing; give it."
+        return BadField(f"{missing[1]} is missing; give it.", missing[1], where)
     if not field:
-        return f"The {where} will not do: {_lower(what)}."
-    cure = _cure(form, re.split(r"[.\[]", field)[0], what)
-    return f"{field}: {_shown(_at(value, path))} will not do; {cure}."
+        return BadBody(f"The {where} will not do: {_lower(what)}.")
+    name = re.split(r"[.\[]", field)[0]
+    sentence = f"{field}: {_shown(_at(value, path))} will not do; {_cure(form, name, what)}."
+    return BadField(sentence, name, where)
 
 
 def _cure(form: type, name: str, what: str) -> str:
@@ -136,12 +150,12 @@ def _lower(text: str) -> str:
 def in_utc(name: str, value: datetime) -> datetime:
     """A time that was given, if it says where."""
     if value.tzinfo is None:
-        raise CallerError(
-            f'{name}: "{value.isoformat()}" has no time zone; end it with Z for UTC.'
+        raise BadField(
+            f'{name}: "{value.isoformat()}" has no time zone; end it with Z for UTC.', name
         )
     if not _EARLIEST < value < _LATEST:
-        raise CallerError(
-            f'{name}: "{value.isoformat()}" will not do; give a year of 1971 to 2999.'
+        raise BadField(
+            f'{name}: "{value.isoformat()}" will not do; give a year of 1971 to 2999.', name
         )
     return value.astimezone(UTC)
 
