@@ -39,6 +39,7 @@ from hoody.containers.destinations import Destinations
 from hoody.containers.elsewhere import Elsewhere
 from hoody.cron.crontabs import Crontabs
 from hoody.cron.entries import Entries
+from hoody.cron.looking import Looking as CronLooking
 from hoody.cron.places import Places
 from hoody.cron.runs import Runs
 from hoody.cron.scheduler import Scheduler
@@ -329,7 +330,8 @@ class Hoody(Service):
             lambda: self._fleet.server_id,
         )
         suffix = containers_suffix(self._settings.domain.encode())
-        return CronFace(entries, Crontabs(entries), suffix)
+        looking = CronLooking(self.database, self._reactor)
+        return CronFace(entries, looking, Crontabs(entries), suffix)
 
     def _readings(self) -> dict[str, float | dict[str, float]]:
         caps, pool = self.rendezvous.caps, self.database.pool

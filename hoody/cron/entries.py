@@ -1,53 +1,35 @@
-"""Entries: made, changed, looked at, deleted, and run by hand."""
+"""Entries: made, changed, deleted, and run by hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
-from uuid import uuid4
 
-from attrs import define, evolve, frozen
+from attrs import define
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.threads import deferToThread
 
-from hoody.audit.events import Event
 from hoody.containers.container import Container, label
-from hoody.cron.checks import check_whole, checked
-from hoody.cron.claims import next_fire
-from hoody.cron.entry import TOPIC, Entry, EntryType, Run
+from hoody.cron.checks import checked
+from hoody.cron.entry import TOPIC, Entry, Run
 from hoody.cron.errors import Invalid, NotThere
+from hoody.cron.looking import Shown, shown_of
+from hoody.cron.making import changes_of, check, evolved, made, told_of_entry
 from hoody.cron.rights import (
     Asking,
     check_container_here,
     check_here,
     check_own,
     check_place,
-    check_scopes,
     check_user,
     find_entry,
 )
-from hoody.cron.schedules import Schedule, zone
 from hoody.errors import Conflict
 from hoody.interfaces import IRunner, IStore, ITransaction, IUsers
 from hoody.units import moment
 
 MOST_ENTRIES = 20_000
 """That a user may have, whose crontab is still made in a second."""
-_OF_THE_CLOCK = {"schedule", "timezone", "enabled", "expires_at"}
-"""Fields that say when it is due."""
-
-
-@frozen(kw_only=True)
-class Shown:
-    """
-    An entry, as it is looked at.
-
-    @ivar last_run: C{None} if there was none.
-    """
-
-    entry: Entry
-    last_run: Run | None = None
 
 
 @define(eq=False)
@@ -66,58 +48,6 @@ class Entries:
     def now(self) -> datetime:
         return moment(self._clock.seconds())
 
-    # Looking
-
-    async def page(
-        self, asking: Asking, user: str, offset: int, limit: int
-    ) -> tuple[list[Shown], int]:
-        """Some, oldest first, and how many there are. A user that nobody knows has none."""
-        check_user(user)
-        async with self.store.transaction() as transaction:
-            await check_own(transaction, asking)
-            found, total = await transaction.cron.page(
-                offset, limit, user, asking.container_id, asking.only
-            )
-            runs = await transaction.cron.last_runs([entry.id for entry in found])
-        return [Shown(entry=each, last_run=runs.get(each.id)) for each in found], total
-
-    async def get(self, asking: Asking, user: str, entry_id: str) -> Shown:
-        async with self.store.transaction() as transaction:
-            found = await find_entry(transaction, asking, user, entry_id)
-            return await self._shown(transaction, found)
-
-    async def _shown(self, transaction: ITransaction, entry: Entry) -> Shown:
-        runs, _ = await transaction.cron.runs(entry.id, 0, 1)
-        return Shown(entry=entry, last_run=runs[0] if runs else None)
-
-    async def runs(
-        self, asking: Asking, user: str, entry_id: str, offset: int, limit: int
-    ) -> tuple[list[Run], int]:
-        """Newest first; of one that was deleted, too."""
-        async with self.store.transaction() as transaction:
-            found = await find_entry(transaction, asking, user, entry_id, or_removed=True)
-            some: tuple[list[Run], int] = await transaction.cron.runs(found.id, offset, limit)
-            return some
-
-    async def versions(self, asking: Asking, user: str, entry_id: str) -> list[Entry]:
-        """Newest first; of one that was deleted, too."""
-        async with self.store.transaction() as transaction:
-            found = await find_entry(transaction, asking, user, entry_id, or_removed=True)
-            versions: list[Entry] = await transaction.cron.versions(found.id)
-        # It may have been another container's then, whose business is not everybody's.
-        return [each for each in versions if asking.may_see(each)]
-
-    async def next(self, asking: Asking, user: str, entry_id: str, count: int) -> list[datetime]:
-        """When it is due next; never, while it is disabled."""
-        async with self.store.transaction() as transaction:
-            entry = await find_entry(transaction, asking, user, entry_id)
-        if not entry.enabled:
-            return []
-        schedule = Schedule.read(entry.schedule)
-        fires = await deferToThread(schedule.next, self.now, zone(entry.timezone), count)
-        end = entry.expires_at
-        return [fire for fire in fires if end is None or fire < end]
-
     # Making
 
     async def create(self, asking: Asking, user: str, given: Mapping[str, Any]) -> Shown:
@@ -126,37 +56,17 @@ class Entries:
         wanted = checked(given, self.now)
         async with self.store.transaction() as transaction:
             container = await self._container(transaction, asking, wanted)
-            entry = self.made(asking, user, wanted, container)
-            self._check(asking, entry)
+            entry = made(asking, user, wanted, container, self.now, self.server_id())
+            check(asking, entry)
             await self._check_server(transaction, entry, container)
         await self.check_known(user, container if entry.run_on == "container" else None)
         async with self.store.transaction() as transaction:
             await self.check_room(transaction, user, 1)
             await self._check_still_there(transaction, container)
             await transaction.cron.add(entry)
-            transaction.record(self.told(asking, "created", entry, container))
+            transaction.record(told_of_entry(asking, "created", entry, container, self.now))
             transaction.announce(TOPIC)
         return Shown(entry=entry)
-
-    def made(
-        self, asking: Asking, user: str, wanted: Mapping[str, Any], container: Container | None
-    ) -> Entry:
-        now = self.now
-        place = "server" if container is None else "container"
-        entry = Entry(
-            id=str(uuid4()),
-            user=user,
-            server_id=self.server_id(),
-            changed_by=asking.principal.actor,
-            created_at=now,
-            updated_at=now,
-            **{
-                "run_on": place,
-                **wanted,
-                "container_id": None if container is None else container.id,
-            },
-        )
-        return evolve(entry, next_fire_at=next_fire(entry, now))
 
     async def check_room(self, transaction: ITransaction, user: str, more: int) -> None:
         """@raise Conflict: if the user has so many that there is no room for these."""
@@ -214,11 +124,6 @@ class Entries:
         if container is not None and await transaction.containers.find(container.id) is None:
             raise Invalid("container_id", f"container_id: {container.name!r} has been deleted.")
 
-    def _check(self, asking: Asking, entry: Entry) -> None:
-        check_whole(entry)
-        check_place(asking, entry)
-        check_scopes(asking, entry)
-
     # Changing
 
     async def change(
@@ -235,9 +140,9 @@ class Entries:
                 await self.check_known(user, where)
         async with self.store.transaction() as transaction:
             found = await find_entry(transaction, asking, user, entry_id, for_change=True)
-            changed, container = await self._changed(transaction, asking, found, wanted)
-            await self.write(transaction, asking, found, changed, container)
-            return await self._shown(transaction, changed)
+            changed, _ = await self._changed(transaction, asking, found, wanted)
+            await self.write(transaction, asking, found, changed)
+            return await shown_of(transaction, changed)
 
     async def _changed(
         self, transaction: ITransaction, asking: Asking, entry: Entry, wanted: Mapping[str, Any]
@@ -252,8 +157,8 @@ class Entries:
                 fields.setdefault("run_on", "container")
         else:
             container = await self._container_of(transaction, entry)
-        changed = self.evolved(asking, entry, **fields)
-        self._check(asking, changed)
+        changed = evolved(asking, entry, self.now, **fields)
+        check(asking, changed)
         await self._check_server(transaction, changed, container)
         return changed, container
 
@@ -268,47 +173,21 @@ class Entries:
         check_place(asking, entry)
         await check_here(transaction, entry, self.server_id())
 
-    def evolved(
-        self, asking: Asking, entry: Entry, *, type: EntryType = "managed", **fields: Any
-    ) -> Entry:
-        """
-        Its next version, or itself if that is the same.
-
-        @param type: that it has from then on: a line of a crontab alone does not say all that
-            may be changed through the API.
-        """
-        changes = {name: value for name, value in fields.items() if getattr(entry, name) != value}
-        if not changes:
-            return entry
-        now = self.now
-        changed = evolve(
-            entry,
-            **changes,
-            type=type,
-            version=entry.version + 1,
-            changed_by=asking.principal.actor,
-            updated_at=now,
-        )
-        if changes.keys() & _OF_THE_CLOCK:
-            over = changed.expires_at is not None and changed.expires_at <= now
-            changed = evolve(
-                changed, expired=entry.expired and over, next_fire_at=next_fire(changed, now)
-            )
-        return changed
-
     async def write(
         self,
         transaction: ITransaction,
         asking: Asking,
         before: Entry,
         after: Entry,
-        container: Container | None,
     ) -> None:
         if after is before:
             return
         await transaction.cron.change(after)
-        names = [name for name in _TOLD if getattr(before, name) != getattr(after, name)]
-        transaction.record(self.told(asking, "updated", after, container, changed=names))
+        container = await self._container_of(transaction, after)
+        changed = changes_of(before, after)
+        transaction.record(
+            told_of_entry(asking, "updated", after, container, self.now, changed=changed)
+        )
         transaction.announce(TOPIC)
 
     # Deleting
@@ -323,7 +202,7 @@ class Entries:
     async def remove(self, transaction: ITransaction, asking: Asking, entry: Entry) -> None:
         await transaction.cron.remove(entry.id)
         container = await self._container_of(transaction, entry)
-        transaction.record(self.told(asking, "deleted", entry, container))
+        transaction.record(told_of_entry(asking, "deleted", entry, container, self.now))
         transaction.announce(TOPIC)
 
     # Running
@@ -335,44 +214,6 @@ class Entries:
         check_place(asking, found)
         run: Run = await self._runner.run_now(found, asking.principal.actor, asking.request_id)
         return run
-
-    # Telling
-
-    def told(
-        self,
-        asking: Asking,
-        what: str,
-        entry: Entry,
-        container: Container | None,
-        **more: object,
-    ) -> Event:
-        data: dict[str, object] = {
-            "alias": entry.title,
-            "user": entry.user,
-            "schedule": entry.schedule,
-            **more,
-        }
-        if container is not None:
-            data["container"] = container.name
-        return Event(
-            ts=self.now,
-            event_type=f"cron.entry.{what}",
-            actor=asking.principal.actor,
-            resource_type="cron_entry",
-            resource_id=entry.id,
-            container_id=entry.container_id,
-            project_id=None if container is None else container.project_id,
-            data=data,
-            request_id=asking.request_id,
-        )
-
-
-_TOLD = (
-    *("name", "comment", "schedule", "command", "timezone", "enabled", "overlap"),
-    *("timeout_seconds", "retries", "start_deadline_seconds", "environment_vars"),
-    *("container_id", "run_on", "scopes", "expires_at"),
-)
-"""What a change may be of, as the audit names it."""
 
 
 def _another(own: Container) -> Invalid:

@@ -17,10 +17,14 @@ from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
 from hoody.containers.fleet import Fleet
 from hoody.containers.workshop import Workshop
+from hoody.cron.crontabs import Crontabs
+from hoody.cron.entries import Entries
+from hoody.cron.looking import Looking as CronLooking
 from hoody.pipes.watching import Watches
 from hoody.resources import pages
 from hoody.resources.api.catalogue import catalogue
 from hoody.resources.api.containers import ContainersFace
+from hoody.resources.api.cron import CronFace
 from hoody.resources.api.events import EventsFace
 from hoody.resources.api.images import ImagesFace
 from hoody.resources.api.inside import InsideFace
@@ -539,34 +543,37 @@ def routes() -> set[tuple[str, str]]:
     containers = ContainersFace(
         store, cast(Fleet, None), cast(Catalogue, None), "hoody.localhost", "box"
     )
-    server = pages.server_pages(
-        lambda _: {},
-        metrics=bytes,
-        guard=guard,
-        needs_token=False,
-        operations=catalogue(
+    operations = catalogue(
+        store,
+        keyring,
+        EventsFace(store, Feed(), guard, clock),
+        containers,
+        InsideFace(store, cast(Fleet, None), containers),
+        SnapshotsFace(
             store,
-            keyring,
-            EventsFace(store, Feed(), guard, clock),
+            cast(Catalogue, None),
+            cast(Taking, None),
+            cast(Looking, None),
             containers,
-            InsideFace(store, cast(Fleet, None), containers),
-            SnapshotsFace(
-                store,
-                cast(Catalogue, None),
-                cast(Taking, None),
-                cast(Looking, None),
-                containers,
-            ),
-            MovingFace(store, cast(Catalogue, None), cast(Moving, None), containers, guard),
-            ImagesFace(store, cast(Fleet, None), cast(Workshop, None)),
-            LedgerFace(cast(Fleet, None), lambda _: 0, "d"),
         ),
+        MovingFace(store, cast(Catalogue, None), cast(Moving, None), containers, guard),
+        ImagesFace(store, cast(Fleet, None), cast(Workshop, None)),
+        LedgerFace(cast(Fleet, None), lambda _: 0, "d"),
+        CronFace(
+            cast(Entries, None), cast(CronLooking, None), cast(Crontabs, None), b".containers.d"
+        ),
+    )
+    server = pages.server_pages(
+        lambda _: {}, metrics=bytes, guard=guard, needs_token=False, operations=operations
+    )
+    cron = pages.cron_pages(
+        lambda _: {}, guard=guard, operations=[each for each in operations if each.bare]
     )
     pipe_guard = PipeGuard(guard, is_open=True)
     progress = ProgressFace(cast(Watches, None), store, clock, pipe_guard, 1, "*")
     piped = pages.pipe_pages(lambda _: {}, ttl=1, guard=pipe_guard, progress=progress)
     found = set()
-    for prefix, router in (("", server), ("/api/v1/pipe", piped)):
+    for prefix, router in (("", server), ("", cron), ("/api/v1/pipe", piped)):
         for rule in router.url_map.iter_rules():
             path = prefix + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", str(rule))
             path = path.replace("/pipe/progress", "/pipe/{path}")  # of any name, with ?progress

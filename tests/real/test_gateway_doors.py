@@ -114,8 +114,6 @@ def test_a_container_is_reached_by_each_of_its_hosts(
         ("{project}-{id}-http-1.s1", "Port 1 of"),
         ("{project}-{id}-http-99999.s1", "Port 99999 of"),
         ("{project}-{id}-smtp-{port}.s1", "no service called 'smtp'"),
-        ("{project}-{id}-cron-0.s1", "Containers have no cron under a host yet"),
-        ("cron", "no cron under a host yet"),
     ],
 )
 def test_a_host_that_leads_nowhere_is_404(

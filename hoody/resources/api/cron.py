@@ -9,9 +9,10 @@ from twisted.internet.threads import deferToThread
 
 from hoody.auth.tokens import Scope
 from hoody.cron.crontabs import MASK, Crontabs
-from hoody.cron.entries import Entries, Shown
+from hoody.cron.entries import Entries
 from hoody.cron.entry import Entry, Run
 from hoody.cron.errors import Invalid
+from hoody.cron.looking import Looking, Shown
 from hoody.cron.rights import Asking, Own, is_over
 from hoody.cron.schedules import in_words
 from hoody.resources.api.containers import check_variables
@@ -46,6 +47,7 @@ class CronFace:
     """@ivar suffix: what stands behind the names of containers, with its first dot."""
 
     _entries: Entries
+    _looking: Looking
     _crontabs: Crontabs
     suffix: bytes
 
@@ -192,7 +194,7 @@ class CronFace:
 
     async def list_entries(self, call: Call, user: str) -> EntryPage:
         query: CronPaging = call.query
-        shown, total = await self._entries.page(
+        shown, total = await self._looking.page(
             self._asking(call), user, query.offset, query.limit
         )
         rows = await deferToThread(lambda: [self._row(call, each) for each in shown])
@@ -204,7 +206,7 @@ class CronFace:
         return self._row(call, await self._entries.create(self._asking(call), user, fields))
 
     async def get_entry(self, call: Call, user: str, entry: str) -> EntryRow:
-        return self._row(call, await self._entries.get(self._asking(call), user, entry))
+        return self._row(call, await self._looking.get(self._asking(call), user, entry))
 
     async def change_entry(self, call: Call, user: str, entry: str) -> EntryRow:
         body: EntryChange = call.body
@@ -229,7 +231,7 @@ class CronFace:
 
     async def list_runs(self, call: Call, user: str, entry: str) -> RunPage:
         query: CronPaging = call.query
-        runs, total = await self._entries.runs(
+        runs, total = await self._looking.runs(
             self._asking(call), user, entry, query.offset, query.limit
         )
         return RunPage(
@@ -239,11 +241,11 @@ class CronFace:
     async def list_next_fires(self, call: Call, user: str, entry: str) -> NextFires:
         query: Count = call.query
         return NextFires(
-            next=await self._entries.next(self._asking(call), user, entry, query.count)
+            next=await self._looking.next(self._asking(call), user, entry, query.count)
         )
 
     async def list_versions(self, call: Call, user: str, entry: str) -> Versions:
-        found = await self._entries.versions(self._asking(call), user, entry)
+        found = await self._looking.versions(self._asking(call), user, entry)
         rows = await deferToThread(lambda: [self._version(call, each) for each in found])
         return Versions(versions=rows)
 
