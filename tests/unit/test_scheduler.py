@@ -59,7 +59,7 @@ async def test_it_fires_at_its_minute_and_once(cron: Clockwork) -> None:
     assert run.duration_ms == pytest.approx(2000, abs=400)
     assert (run.exit_code, run.stdout, run.stderr) == (0, "all well\n", "nothing\n")
     started, finished = await cron.told()
-    assert started.event_type, finished.event_type == ("cron.run.started", "cron.run.finished")
+    assert (started.event_type, finished.event_type) == ("cron.run.started", "cron.run.finished")
     assert started.actor == f"cron {entry.id}"
     assert started.resource_id == finished.resource_id == run.id
     assert finished.duration_ms == run.duration_ms
