@@ -15,7 +15,6 @@ from typing import Any
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import LoopingCall
-from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -253,7 +252,7 @@ class Scheduler:
             async with self._store.transaction(patience=5) as transaction:
                 now = self.now
                 entries = await transaction.cron.later_than(self.server_id, now, after, BATCH)
-                sooner = await deferToThread(_sooner, entries, now)
+                sooner = _sooner(entries, now)
                 if sooner:
                     await transaction.cron.set_next(sooner)
             if len(entries) < BATCH:
@@ -276,7 +275,8 @@ class Scheduler:
                     f"This entry runs on the server {names.get(owner, owner)}; ask that one."
                 )
             run = by_hand(due, now, self.server_id)
-            await transaction.cron.begin([run])
+            while run.id not in await transaction.cron.begin([run]):
+                run = by_hand(due, now, self.server_id)  # another asked within this millisecond
             if run.status is not RunStatus.RUNNING:
                 transaction.record(told_of_run(due, run, now, actor=actor, request_id=request_id))
         if run.status is RunStatus.RUNNING:

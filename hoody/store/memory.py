@@ -24,6 +24,7 @@ from hoody.store.memory_containers import (
     MemoryServers,
     MemorySnapshots,
 )
+from hoody.store.memory_cron import CronRows, MemoryCron
 from hoody.units import case_folded, moment
 
 
@@ -35,6 +36,7 @@ class _Rows:
     secrets: dict[str, bytes] = field(factory=dict)
     results: dict[str, Result] = field(factory=dict)
     fleet: ContainerRows = field(factory=ContainerRows)
+    cron: CronRows = field(factory=CronRows)
     last_seq: int = 0
 
     def copied(self) -> _Rows:
@@ -45,6 +47,7 @@ class _Rows:
             copy(self.secrets),
             copy(self.results),
             self.fleet.copied(),
+            self.cron.copied(),
             self.last_seq,
         )
 
@@ -188,6 +191,7 @@ class MemoryTransaction:
     images: MemoryImages = field(init=False)
     servers: MemoryServers = field(init=False)
     snapshots: MemorySnapshots = field(init=False)
+    cron: MemoryCron = field(init=False)
     recorded: list[Event] = field(factory=list, init=False)
     topics: set[str] = field(factory=set, init=False)
 
@@ -200,6 +204,7 @@ class MemoryTransaction:
         self.images = MemoryImages(self._rows.fleet)
         self.servers = MemoryServers(self._rows.fleet)
         self.snapshots = MemorySnapshots(self._rows.fleet)
+        self.cron = MemoryCron(self._rows.cron, self._rows.fleet)
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         return self._rows.secrets.setdefault(name, fresh)
