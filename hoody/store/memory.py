@@ -24,7 +24,7 @@ from hoody.store.memory_containers import (
     MemoryServers,
     MemorySnapshots,
 )
-from hoody.store.memory_cron import CronRows, MemoryCron
+from hoody.store.memory_cron import MemoryCron
 from hoody.units import case_folded, moment
 
 
@@ -36,7 +36,6 @@ class _Rows:
     secrets: dict[str, bytes] = field(factory=dict)
     results: dict[str, Result] = field(factory=dict)
     fleet: ContainerRows = field(factory=ContainerRows)
-    cron: CronRows = field(factory=CronRows)
     last_seq: int = 0
 
     def copied(self) -> _Rows:
@@ -47,7 +46,6 @@ class _Rows:
             copy(self.secrets),
             copy(self.results),
             self.fleet.copied(),
-            self.cron.copied(),
             self.last_seq,
         )
 
@@ -204,7 +202,7 @@ class MemoryTransaction:
         self.images = MemoryImages(self._rows.fleet)
         self.servers = MemoryServers(self._rows.fleet)
         self.snapshots = MemorySnapshots(self._rows.fleet)
-        self.cron = MemoryCron(self._rows.cron, self._rows.fleet)
+        self.cron = MemoryCron(self._rows.fleet.cron, self._rows.fleet.containers)
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         return self._rows.secrets.setdefault(name, fresh)

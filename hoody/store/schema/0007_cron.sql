@@ -1,8 +1,8 @@
--- What is run by the clock. An entry is its container's server's, or that of server_id.
+-- What is due is asked for often, and is little of what there is: those indexes are partial.
 CREATE TABLE cron_entries (
     id                     text PRIMARY KEY,
     type                   text NOT NULL,
-    user_name              text NOT NULL,
+    "user"                 text NOT NULL,
     name                   text,
     comment                text,
     schedule               text NOT NULL,
@@ -26,29 +26,29 @@ CREATE TABLE cron_entries (
     created_at             timestamptz NOT NULL,
     updated_at             timestamptz NOT NULL
 );
-CREATE INDEX cron_entries_due ON cron_entries (next_fire_at) WHERE next_fire_at IS NOT NULL;
-CREATE INDEX cron_entries_ending ON cron_entries (expires_at)
-    WHERE expires_at IS NOT NULL AND NOT expired;
-CREATE INDEX cron_entries_user ON cron_entries (user_name, created_at, id);
-CREATE INDEX cron_entries_container ON cron_entries (container_id);
+CREATE INDEX cron_entries_next ON cron_entries (next_fire_at, id)
+    WHERE enabled AND next_fire_at IS NOT NULL;
+CREATE INDEX cron_entries_expiry ON cron_entries (expires_at, id)
+    WHERE NOT expired AND expires_at IS NOT NULL;
+CREATE INDEX cron_entries_user ON cron_entries ("user", created_at, id);
+CREATE INDEX cron_entries_container ON cron_entries (container_id, created_at, id)
+    WHERE container_id IS NOT NULL;
 
--- Each as it was; they stay when the entry goes.
-CREATE TABLE cron_entry_versions (
-    entry_id text NOT NULL,
-    version  integer NOT NULL,
-    entry    jsonb NOT NULL,
-    PRIMARY KEY (entry_id, version)
-);
+-- They outlive their entry, and its container.
+CREATE TABLE cron_entry_versions (LIKE cron_entries, PRIMARY KEY (id, version));
 
--- How a user's crontab looked when it was put: for one container, or for all ('').
+-- A user's crontab as it was put: of one container, or of none.
 CREATE TABLE cron_layouts (
-    user_name    text NOT NULL,
-    container_id text NOT NULL,
-    layout       text NOT NULL,
-    PRIMARY KEY (user_name, container_id)
+    "user"       text NOT NULL,
+    container_id text REFERENCES containers ON DELETE CASCADE,
+    layout       text NOT NULL
 );
+CREATE UNIQUE INDEX cron_layouts_key ON cron_layouts ("user", coalesce(container_id, ''));
+CREATE INDEX cron_layouts_container ON cron_layouts (container_id)
+    WHERE container_id IS NOT NULL;
 
--- They outlive their entry, until retention.
+-- They outlive their entry until they are too old. That one fire has one run, whoever comes to
+-- it, is what the UNIQUE says; read backwards, it is also the order in which they are shown.
 CREATE TABLE cron_runs (
     id             text PRIMARY KEY,
     entry_id       text NOT NULL,
@@ -68,6 +68,8 @@ CREATE TABLE cron_runs (
     retry_at       timestamptz,
     UNIQUE (entry_id, scheduled_at, attempt)
 );
+CREATE INDEX cron_runs_retry ON cron_runs (retry_at, id) WHERE retry_at IS NOT NULL;
 CREATE INDEX cron_runs_running ON cron_runs (entry_id) WHERE status = 'running';
-CREATE INDEX cron_runs_retry ON cron_runs (retry_at) WHERE retry_at IS NOT NULL;
-CREATE INDEX cron_runs_old ON cron_runs (scheduled_at);
+CREATE INDEX cron_runs_of_server ON cron_runs (server_id, scheduled_at)
+    WHERE status = 'running';
+CREATE INDEX cron_runs_old ON cron_runs (scheduled_at) WHERE status <> 'running';
