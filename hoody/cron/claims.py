@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from datetime import datetime, timedelta
 
 from attrs import frozen
@@ -86,9 +87,10 @@ def again(due: Due, now: datetime, server_id: str) -> Run:
 
 
 def by_hand(due: Due, now: datetime, server_id: str) -> Run:
-    """One that somebody has asked for."""
+    """One that somebody has asked for: at no time at which it could be due."""
     status = RunStatus.SKIPPED if is_in_the_way(due) else RunStatus.RUNNING
-    return _run(due.entry, now, server_id, now, status)
+    instant = timedelta(microseconds=1 + secrets.randbelow(998))
+    return _run(due.entry, now + instant, server_id, now, status)
 
 
 def retry_at(entry: Entry, run: Run, now: datetime, seconds: float) -> datetime | None:

@@ -41,10 +41,15 @@ _log = Logger(namespace="hoody.cron")
 
 @define(eq=False)
 class Going:
-    """A run of ours that is not over."""
+    """
+    A run of ours that is not over.
+
+    @ivar actor: who has asked for it; C{None} if its time has come.
+    """
 
     due: Due
     run: Run
+    actor: str | None
     turn: Deferred[None] = field(factory=Deferred, init=False)
     command: ICommand | None = field(default=None, init=False)
     is_late: bool = field(default=False, init=False)
@@ -88,13 +93,13 @@ class Runs:
 
         @return: fires when it is over, and that is written.
         """
-        going = Going(due, run)
+        going = Going(due, run, actor)
         self.going[run.id] = going
         line = self._of_entry[run.entry_id]
         line.append(going)
         if due.entry.overlap != "queue" or len(line) == 1:
             going.turn.callback(None)
-        work = ensureDeferred(self._go(going, actor))
+        work = ensureDeferred(self._go(going))
         work.addErrback(lambda failure: _log.failure("a run was lost sight of", failure=failure))
         work.addBoth(lambda _: self._over(going))
         return going.done
@@ -129,19 +134,19 @@ class Runs:
 
     # One run
 
-    async def _go(self, going: Going, actor: str | None) -> None:
+    async def _go(self, going: Going) -> None:
         await going.turn
         await self._room.acquire()
         try:
             if self._is_stopping:
                 return
-            secret = await self._begin(going, actor)
+            secret = await self._begin(going)
             if going.run.status is RunStatus.RUNNING:
                 await self._see_through(going, secret)
         finally:
             self._room.release()
 
-    async def _begin(self, going: Going, actor: str | None) -> str | None:
+    async def _begin(self, going: Going) -> str | None:
         """Write down that it begins, and give it its token; the database may be away for long."""
         due, asked = going.due, going.run
         deadline = timedelta(seconds=due.entry.start_deadline_seconds)
@@ -171,7 +176,7 @@ class Runs:
                         await transaction.tokens.add(token)
                         transaction.announce(TOKENS)
                     await transaction.cron.change_run(going.run)
-                    transaction.record(told_of_run(due, going.run, now, actor=actor))
+                    transaction.record(told_of_run(due, going.run, now, actor=going.actor))
             except DatabaseAway:
                 if self._is_stopping:
                     going.run = evolve(asked, status=RunStatus.LOST)
@@ -278,7 +283,9 @@ class Runs:
     async def _write(self, going: Going, token_id: str | None, error: str | None) -> None:
         """It is over; the database is told when that can be."""
         assert going.run.finished_at is not None
-        event = told_of_run(going.due, going.run, going.run.finished_at, error=error)
+        event = told_of_run(
+            going.due, going.run, going.run.finished_at, actor=going.actor, error=error
+        )
         tries = 0
         while True:
             try:

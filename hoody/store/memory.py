@@ -24,6 +24,7 @@ from hoody.store.memory_containers import (
     MemoryServers,
     MemorySnapshots,
 )
+from hoody.store.memory_cron import MemoryCron
 from hoody.units import case_folded, moment
 
 
@@ -188,6 +189,7 @@ class MemoryTransaction:
     images: MemoryImages = field(init=False)
     servers: MemoryServers = field(init=False)
     snapshots: MemorySnapshots = field(init=False)
+    cron: MemoryCron = field(init=False)
     recorded: list[Event] = field(factory=list, init=False)
     topics: set[str] = field(factory=set, init=False)
 
@@ -200,6 +202,7 @@ class MemoryTransaction:
         self.images = MemoryImages(self._rows.fleet)
         self.servers = MemoryServers(self._rows.fleet)
         self.snapshots = MemorySnapshots(self._rows.fleet)
+        self.cron = MemoryCron(self._rows.fleet.cron, self._rows.fleet.containers)
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         return self._rows.secrets.setdefault(name, fresh)

@@ -14,6 +14,7 @@ from hoody.containers.transitions import Transition
 from hoody.errors import InUse, Taken
 from hoody.interfaces import IContainers, IImages, IServers, ISnapshots
 from hoody.snapshots.snapshot import Snapshot
+from hoody.store.memory_cron import CronRows
 
 
 @define
@@ -23,6 +24,7 @@ class ContainerRows:
     transitions: list[Transition] = field(factory=list)
     servers: dict[str, str] = field(factory=dict)
     snapshots: dict[str, Snapshot] = field(factory=dict)
+    cron: CronRows = field(factory=CronRows)
 
     def copied(self) -> ContainerRows:
         return ContainerRows(
@@ -31,6 +33,7 @@ class ContainerRows:
             list(self.transitions),
             dict(self.servers),
             dict(self.snapshots),
+            self.cron.copied(),
         )
 
 
@@ -110,6 +113,7 @@ class MemoryContainers:
             for each in self._rows.snapshots.values()
             if each.container_id != container_id
         }
+        self._rows.cron.container_gone(container_id)
 
     async def passed(self, transition: Transition) -> None:
         last = max((each.id for each in self._rows.transitions), default=0)

@@ -18,6 +18,7 @@ from hoody.interfaces import IEvents, IProjects, IResults, ITokens, ITransaction
 from hoody.pipes.results import Result
 from hoody.projects import Project
 from hoody.store.containers import Containers, Images, Servers
+from hoody.store.cron import Cron
 from hoody.store.links import Link
 from hoody.store.rows import names_of, unique
 from hoody.store.snapshots import Snapshots
@@ -278,6 +279,7 @@ class Transaction:
     images: Images = field(init=False)
     servers: Servers = field(init=False)
     snapshots: Snapshots = field(init=False)
+    cron: Cron = field(init=False)
     _recorded: list[Event] = field(factory=list, init=False)
     _topics: set[str] = field(factory=set, init=False)
 
@@ -286,6 +288,7 @@ class Transaction:
         self.events, self.results = Events(self._link), Results(self._link)
         self.containers, self.images = Containers(self._link), Images(self._link)
         self.servers, self.snapshots = Servers(self._link), Snapshots(self._link)
+        self.cron = Cron(self._link)
 
     async def secret(self, name: str, fresh: bytes) -> bytes:
         await self._link.run(

@@ -24,3 +24,8 @@ async def unique(answer: Awaitable[T]) -> T:
         return await answer
     except psycopg2.errors.UniqueViolation as error:
         raise Taken from error
+
+
+def without_nul(text: str) -> str:
+    """As Postgres can keep it: it has every character but U+0000."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

@@ -1,4 +1,4 @@
-"""Cron on a clock of the test's own: the store in memory, and commands that do as they are told."""
+"""Cron on a clock of the test's own, with the store in memory, and commands that do as told."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Clockwork:
     def set_clock(self, moment: datetime) -> None:
         """As somebody sets it: timers keep their durations, which hoody.clock sees to."""
         jump = moment.timestamp() - self.clock.seconds()
-        calls: list[Any] = self.clock.getDelayedCalls()
+        calls: list[Any] = list(self.clock.getDelayedCalls())
         self.clock.rightNow += jump
         for call in calls:
             call.delay(jump)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +21,7 @@ def heard(parts: list[str], secrets: tuple[str, ...] = ()) -> str:
 
 def cut(text: str, places: list[int]) -> list[str]:
     ends = sorted({min(place, len(text)) for place in places} | {0, len(text)})
-    return [text[begin:end] for begin, end in zip(ends, ends[1:], strict=False)]
+    return [text[begin:end] for begin, end in pairwise(ends)]
 
 
 @given(st.text(max_size=200), st.lists(st.integers(0, 200)))
@@ -53,7 +55,7 @@ def test_memory_does_not_grow_with_what_is_said(length: int, chunk: int) -> None
     excerpt = Excerpt()
     for begin in range(0, length, chunk):
         excerpt.hear("x" * min(chunk, length - begin))
-    kept = sum(map(len, excerpt._first)) + sum(map(len, excerpt._last))  # noqa: SLF001
+    kept = sum(map(len, excerpt._first)) + sum(map(len, excerpt._last))
     assert kept <= 2 * MOST + chunk
     shown = excerpt.text()
     assert shown.count("x") == min(length, 2 * MOST)
