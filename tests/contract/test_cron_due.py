@@ -74,7 +74,7 @@ async def test_who_is_due_comes_with_the_number_of_its_runs_that_are_not_over(
 
 @awaits
 async def test_next_due_is_the_first_fire_retry_or_end(store: IStore) -> None:
-    (own,) = await housed(store, "s1")
+    own, elsewhere = await housed(store, "s1", "s2")
     assert await next_due(store) is None
     ends = entry(expires_at=NOW + 5 * MINUTE, enabled=False)
     retried = entry(enabled=False)
@@ -85,7 +85,8 @@ async def test_next_due_is_the_first_fire_retry_or_end(store: IStore) -> None:
         *(ends, retried, apart, about),
         entry(expires_at=NOW, expired=True),
         entry(next_fire_at=NOW, enabled=False),
-        entry(next_fire_at=NOW, expires_at=NOW, server_id="s2"),
+        entry(next_fire_at=NOW + MINUTE, expires_at=NOW + MINUTE, server_id="s2"),
+        entry(next_fire_at=NOW, expires_at=NOW, container_id=elsewhere.id),
     )
     await begin(store, run_of(gone, retry_at=NOW, status=RunStatus.FAILED))
     assert await next_due(store) == NOW + 5 * MINUTE
