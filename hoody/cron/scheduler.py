@@ -218,11 +218,13 @@ class Scheduler:
         async with self._store.transaction(patience=5) as transaction:
             now = self.now
             dues = await transaction.cron.retries(self.server_id, now, BATCH)
-            runs = [(due, again(due, now, self.server_id)) for due in dues]
-            new = await transaction.cron.begin([run for _, run in runs])
-            for due, run in runs:
+            for due in dues:
                 assert due.failed is not None
                 await transaction.cron.change_run(evolve(due.failed, retry_at=None))
+            wanted = [due for due in dues if due.entry.enabled and not due.entry.expired]
+            runs = [(due, again(due, now, self.server_id)) for due in wanted]
+            new = await transaction.cron.begin([run for _, run in runs])
+            for due, run in runs:
                 if run.id not in new:
                     continue
                 if run.status is RunStatus.RUNNING:
