@@ -34,6 +34,7 @@ from hoody.audit.witness import Witness
 from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
 from hoody.blocking import BlockingWatch
+from hoody.clock import WallClock
 from hoody.containers.assembly import STATE, make_fleet
 from hoody.containers.destinations import Destinations
 from hoody.containers.elsewhere import Elsewhere
@@ -122,6 +123,7 @@ class Hoody(Service):
 
     def __init__(self, reactor: ReactorBase, settings: Settings) -> None:
         self._reactor = reactor
+        self._clock = WallClock(reactor)
         self._settings = settings
         self._ports: list[IListeningPort] = []
         self._signals = Signals(reactor, self.cut)
@@ -165,6 +167,7 @@ class Hoody(Service):
             settings.cron_retry,
         )
         self._scheduler = Scheduler(reactor, self.database, self._runs)
+        self._clock.jumped.append(self._scheduler.jumped)
         self._metrics = Metrics(reactor)
         self._watches = Watches(
             clock=reactor,
@@ -394,6 +397,7 @@ class Hoody(Service):
 
     def startService(self) -> None:
         super().startService()
+        self._clock.start()
         self._share_descriptors(raise_descriptor_limit())
         if self._settings.debug_blocking:
             self._blocking = BlockingWatch(self._reactor, self._settings.debug_blocking)
@@ -543,6 +547,7 @@ class Hoody(Service):
         for part in (self._watches, self._retention, self._metrics):
             part.stop()
         await self.database.stop()
+        self._clock.stop()
         self._data_dir.leave()
         self._signals.restore()
 

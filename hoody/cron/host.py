@@ -24,7 +24,7 @@ from hoody.interfaces import ICommand
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LAST_WORDS_SECONDS = 1.0
 """How long the output of one that has ended is still listened to: others may hold it open."""
-_IN_ITS_HOME = 'cd "$HOME" 2>/dev/null || cd /; exec /bin/sh -c "$1"'
+_IN_ITS_HOME = 'cd "$HOME" 2>/dev/null || cd /; unset OLDPWD; exec /bin/sh -c "$1"'
 _STREAMS = {1: "stdout", 2: "stderr"}
 
 

@@ -293,7 +293,7 @@ async def test_a_server_that_was_killed_before_it_began_has_lost_it(cron: Clockw
     await cron.start()
     async with cron.store.transaction() as transaction:
         await transaction.containers.add(container())
-    first = await cron.add(container_id=APP, run_on="container")
+    first = await cron.add(schedule="54 2 * * *", container_id=APP, run_on="container")
     second = await cron.add()
     cron.until(2, 55)
     again = Clockwork(store=cron.store, clock=cron.clock)
