@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -287,9 +288,7 @@ def test_a_body_over_1_mib_is_too_large(cron: Api, tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b" " * (1 << 20) + b"{}")
     for path, method in (("/users/root/entries", "POST"), ("/users/root/crontab", "PUT")):
         for more in ((), ("-H", "Transfer-Encoding: chunked")):
-            answer = cron(
-                method, path, f"@{tmp_path}/large", "-H", "Content-Type: application/json", *more
-            )
+            answer = cron(method, path, f"@{tmp_path}/large", *JSON, "-H", "Expect:", *more)
             assert "1 MiB" in failure(answer, 413, "PAYLOAD_TOO_LARGE")
 
 
@@ -446,6 +445,19 @@ def test_a_crontab_is_put_as_json_and_nothing_else(cron: Api) -> None:
     assert cron("PUT", path, {"crontab": before}, "-H", "Content-Type:").status == 200
     # Everything else is read as what it is, whatever it says.
     assert cron("POST", "/users/root/entries", YEARLY).status == 201
+
+
+def test_a_crontab_that_is_put_several_times_at_once_is_there_once(cron: Api) -> None:
+    path = "/users/mail/crontab"
+    body = {"crontab": "".join(f"@yearly echo {number}\n" for number in range(20))}
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(pool.map(lambda _: cron("PUT", path, body, *JSON), range(6)))
+    assert [answer.status for answer in answers] == [200] * 6
+    assert cron.get("/users/mail/entries").json["total"] == 20
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(lambda _: cron("PUT", path, {"crontab": ""}, *JSON), range(6)))
+    assert cron.get("/users/mail/entries").json["total"] == 0
+    assert "mail" not in [each["user"] for each in cron.get("/crontab?limit=200").json["items"]]
 
 
 # Hosts
