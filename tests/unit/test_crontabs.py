@@ -345,3 +345,16 @@ def test_the_mask_is_that_of_containers() -> None:
     from hoody.resources.api import containers
 
     assert crontabs.MASK == containers.MASK
+
+
+@awaits
+async def test_many_entries_are_read_a_part_at_a_time(
+    cron: Cron, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crontabs, "BATCH", 2)
+    for count in range(1, 6):
+        await cron.create()
+        assert (await cron.crontabs.get(ROOT, "root")).count("# hoody:") == count
+    await put(cron, await cron.crontabs.get(ROOT, "root"))
+    await put(cron, "")
+    assert await cron.all() == []
