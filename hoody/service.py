@@ -141,7 +141,7 @@ class Hoody(Service):
         self._keyring = Keyring(self.database, reactor)
         self._fleet = make_fleet(reactor, settings, self._data_dir, self.database)
         self._fleet.has_room = self._descriptors.is_for_containers
-        self._reading = reading = Reading(reactor, self._fleet.states)
+        self._reading = reading = Reading(reactor, self._fleet.states, self._fleet.is_deleting)
         self._fleet.deleting = reading.end
         self._catalogue = Catalogue(reactor, self.database, self._fleet)
         self._taking = Taking(reactor, self.database, self._catalogue, reading)

@@ -659,6 +659,11 @@ class Fleet:
         except HoodyError:
             pass  # its state says more
 
+    def is_deleting(self, container_id: str) -> bool:
+        """Whether one of this server is being deleted just now."""
+        keeper = self.keepers.get(container_id)
+        return keeper is not None and keeper.state == "deleting"
+
     def memory_limit(self, container: Container) -> int:
         """Bytes of memory that it may have."""
         return container.memory_limit or MEMORY
