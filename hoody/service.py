@@ -33,6 +33,7 @@ from hoody.audit.witness import Witness
 from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
 from hoody.blocking import BlockingWatch
+from hoody.clock import ClockWatch
 from hoody.containers.assembly import STATE, make_fleet
 from hoody.containers.destinations import Destinations
 from hoody.containers.elsewhere import Elsewhere
@@ -107,6 +108,7 @@ class Hoody(Service):
 
     @ivar site: the HTTP side, for tests that look inside.
     @ivar rendezvous: the pipes.
+    @ivar clock: who measures durations from moments is told by it when it was set.
     """
 
     name = "hoody"
@@ -114,6 +116,7 @@ class Hoody(Service):
     def __init__(self, reactor: ReactorBase, settings: Settings) -> None:
         self._reactor = reactor
         self._settings = settings
+        self.clock = ClockWatch(reactor)
         self._ports: list[IListeningPort] = []
         self._signals = Signals(reactor, self.cut)
         self._data_dir = DataDir(settings.data_dir)
@@ -201,6 +204,12 @@ class Hoody(Service):
         self.database.observe(EVENTS, self._feed.changed)
         self._keyring.follow()
         self._keyring.changed = self._feed.changed  # who follows may no longer
+        self.clock.jumped += [
+            self.database.jumped,
+            self._fleet.jumped,
+            self._metrics.jumped,
+            self._watches.jumped,
+        ]
 
     def _make_movers(self) -> MoverFactory:
         threshold = self._settings.splice
@@ -356,6 +365,7 @@ class Hoody(Service):
 
     def startService(self) -> None:
         super().startService()
+        self.clock.start()
         self._share_descriptors(raise_descriptor_limit())
         if self._settings.debug_blocking:
             self._blocking = BlockingWatch(self._reactor, self._settings.debug_blocking)
@@ -491,6 +501,7 @@ class Hoody(Service):
         await self.database.stop()
         self._data_dir.leave()
         self._signals.restore()
+        self.clock.stop()
 
     async def _drain_gateway(self, late: IDelayedCall) -> None:
         left = self._gateway.drain()

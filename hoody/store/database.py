@@ -218,6 +218,11 @@ class Database:
 
     # IStore
 
+    def jumped(self, seconds: float) -> None:
+        """The clock was set by so much."""
+        self.pool.jumped(seconds)
+        self.listener.jumped(seconds)
+
     def observe(self, topic: str, observer: Callable[[], None]) -> None:
         self.listener.observe(topic, observer)
 

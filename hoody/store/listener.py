@@ -63,6 +63,13 @@ class Listener:
             self._link.close()
             self._link = None
 
+    def jumped(self, seconds: float) -> None:
+        """The clock was set by so much."""
+        if self._link is not None:
+            self._link.late += seconds
+        if self._silent_since is not None:
+            self._silent_since += seconds
+
     def observe(self, topic: str, observer: Callable[[], None]) -> None:
         self._observers.setdefault(topic, []).append(observer)
 

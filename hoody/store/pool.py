@@ -54,6 +54,13 @@ class Pool:
         for link in tuple(self.links):
             self._drop(link)
 
+    def jumped(self, seconds: float) -> None:
+        """The clock was set by so much: what is asked has the time that it had."""
+        for link in self.links:
+            link.late += seconds
+        for waiter in self._waiters:
+            self._waiters[waiter] += seconds
+
     @property
     def waiting(self) -> int:
         """How many wait for a connection."""
