@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable
 
 from attrs import define, field
-from twisted.internet.base import DelayedCall, ReactorBase
+from twisted.internet.base import ReactorBase
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
+
+from hoody.protocols import timers
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at the wall clock: the reactor's is behind it for no longer."""
@@ -89,10 +91,7 @@ class ClockWatch:
     def _follow(self) -> None:
         jump = self._behind()
         self._ahead += jump
-        for call in self._reactor.getDelayedCalls():
-            call.delay(jump)
-            if isinstance(call, DelayedCall) and isinstance(call.func, LoopingCall):
-                _keep_beat(call.func, jump)
+        timers.move(self._reactor, jump)
         self._untold += jump
         if abs(self._untold) >= JUMP:
             told, self._untold = self._untold, 0.0
@@ -105,9 +104,3 @@ class ClockWatch:
             observer(seconds)
         except Exception:
             _log.failure("what the clock's jump means to {observer!r}", observer=observer)
-
-
-def _keep_beat(call: LoopingCall, jump: float) -> None:
-    """It reckons from its start; one whose work goes on just now comes early, once."""
-    if call.starttime is not None:
-        call.starttime += jump

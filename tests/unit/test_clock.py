@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -108,6 +109,33 @@ def test_a_timer_that_was_put_off_keeps_its_duration(machine: Machine, jump: flo
     call.reset(4.0)
     machine.go_on(5.0)
     assert called == [pytest.approx(began + 5.0, abs=0.021)]
+
+
+@pytest.mark.parametrize("jump", JUMPS)
+def test_those_that_were_cancelled_do_not_hold_up_the_others(
+    machine: Machine, jump: float
+) -> None:
+    calls = [machine.reactor.callLater(1 + number / 10, lambda: None) for number in range(30)]
+    kept = [machine.call_later(1 + number / 10) for number in range(30)]
+    began = machine.even
+    machine.go_on(0.1)
+    for call in calls:
+        call.cancel()
+    machine.set_by += jump
+    machine.go_on(5.0)
+    for number, called in enumerate(kept):
+        assert called == [pytest.approx(began + 1 + number / 10, abs=0.021)]
+
+
+def test_ten_thousand_timers_are_moved_at_once(machine: Machine) -> None:
+    for number in range(10_000):
+        machine.reactor.callLater(60 + number / 100, lambda: None)
+    machine.reactor.runUntilCurrent()
+    machine.set_by -= HOUR
+    began = time.perf_counter()
+    machine.go_on(1.0)
+    assert machine.told
+    assert time.perf_counter() - began < 0.5
 
 
 @pytest.mark.parametrize("jump", JUMPS)
@@ -229,6 +257,7 @@ def test_when_it_stops_the_reactor_has_its_own_clock_again(machine: Machine) -> 
         st.one_of(
             st.tuples(st.just("set"), st.sampled_from([*JUMPS, 3.0, -3.0])),
             st.tuples(st.just("go on"), st.sampled_from([0.01, 0.26, 0.49, 1.0, 2.5])),
+            st.tuples(st.just("cancel"), st.just(0.0)),
             st.tuples(st.just("call"), st.sampled_from([0.0, 0.2, 0.5, 1.0, 3.0, 3.5])),
         ),
         max_size=25,
@@ -244,6 +273,8 @@ def test_whatever_is_set_when_all_timers_keep_their_durations(
             machine.set_by += seconds
         elif step == "go on":
             machine.go_on(seconds)
+        elif step == "cancel":
+            machine.reactor.callLater(1.0, machine.told.clear).cancel()
         else:
             called.append((machine.call_later(seconds), machine.even + seconds))
     machine.go_on(4.0)
