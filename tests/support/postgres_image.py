@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.support.images import folder as in_tar
@@ -14,8 +15,13 @@ from tests.support.images import member
 PROGRAMS = "/bin/sh", "/usr/bin/setpriv", "/usr/bin/mkdir", "/usr/bin/chown", "/usr/bin/sleep"
 USED = "postgres", "initdb", "psql", "pgbench", "pg_isready", "pg_amcheck"
 LOADED = "plpgsql", "dict_snowball", "amcheck"
-_PASSWD = b"root:x:0:0::/:/bin/sh\npostgres:x:70:70::/var/lib/postgresql:/bin/sh\n"
-_GROUP = b"root:x:0:\npostgres:x:70:\n"
+_ACCOUNTS = {
+    "etc/passwd": (
+        "root:x:0:0::/:/bin/sh\npostgres:x:70:70::/var/lib/postgresql:/bin/sh\n",
+        0o644,
+    ),
+    "etc/group": ("root:x:0:\npostgres:x:70:\n", 0o644),
+}
 _LIBRARY = re.compile(r"(/\S+) \(0x")
 _LEFT_OUT = re.compile(r"/(bitcode|pgxs|man|doc|locale|llvmjit\S*)(/|$)")
 SETTINGS = (
@@ -30,35 +36,46 @@ SETTINGS = (
 )
 
 
-def make(archive: Path, programs: Path) -> None:
-    """@param programs: the folder of the server's."""
+def make(
+    archive: Path,
+    programs: Path,
+    more: Sequence[str] = (),
+    files: Mapping[str, tuple[str, int]] | None = None,
+) -> None:
+    """
+    @param programs: the folder of the server's.
+    @param more: what else of this machine is to be in it, with the libraries of what is a program.
+    @param files: contents and modes, by paths without the first slash.
+    """
     version = programs.parent
     share = Path("/usr/share/postgresql") / version.name
     with tarfile.open(archive, "w") as file:
         for name in ("tmp", "var", "var/wal", "var/lib", "var/lib/postgresql", "data"):
             info, _ = in_tar(name, mode=0o777)
             file.addfile(info)
-        for name, content in (("etc/passwd", _PASSWD), ("etc/group", _GROUP)):
-            info, _ = member(name, content, mode=0o644)
+        for name, (text, mode) in {**_ACCOUNTS, **(files or {})}.items():
+            info, content = member(name, text.encode(), mode=mode)
             file.addfile(info, io.BytesIO(content))
-        binaries = [*map(Path, PROGRAMS), *_binaries(version)]
+        binaries = [*map(Path, PROGRAMS), *map(Path, more), *_binaries(version)]
         for path in [*binaries, *sorted(_needed(binaries))]:
             file.add(path.resolve(), str(path)[1:], filter=_of_root)
         for path in (share, Path("/usr/share/zoneinfo/UTC")):
             file.add(path.resolve(), str(path)[1:], filter=_of_root)
 
 
-def command(programs: Path) -> str:
+def command(programs: Path, beside: str = "") -> str:
     """
     What a container of it runs: its data in a volume, its log of changes in the root, so that
     a snapshot of both is of no use unless it is of one instant.
+
+    @param beside: what the shell does right before it becomes Postgres.
     """
     settings = " ".join(f"-c {each}" for each in SETTINGS)
     made = f"{programs}/initdb -D /data/db -X /var/wal/log -U postgres -A trust -E UTF8"
     return (
         "mkdir -p /data/db; chown 70:70 /data/db /var/wal;"
         " as='setpriv --reuid=70 --regid=70 --clear-groups';"
-        f" [ -e /data/db/PG_VERSION ] || $as {made} --locale=C || exit 1;"
+        f" [ -e /data/db/PG_VERSION ] || $as {made} --locale=C || exit 1;{beside}"
         f" exec $as {programs}/postgres -D /data/db {settings}"
     )
 
