@@ -1,82 +1,106 @@
 """
-The reactor's clock: it shows what the clock on the wall shows, and timers keep their length when
-that is set.
+The machine's clock, which may be set, and timers that do not mind.
 
-Twisted measures timers by the time of day. Set forward by an hour (by hand, by NTP at boot, or
-as a laptop wakes), all would be due at once, and whoever waits for a pipe be sent away; set
-back, none for an hour. Here time goes on as CLOCK_MONOTONIC does, and when the time of day
-turns out to be another, the clock is put right together with all that waits by it.
+Twisted's timers are moments of C{reactor.seconds()}, which is the wall clock: were it set
+back by an hour, all of them would stand still for an hour; were it set forward, all would
+be due at once. Here the reactor's clock goes on evenly (CLOCK_MONOTONIC, which does not
+count while the machine is suspended: clock_gettime(2)), and follows the wall clock in
+steps, between two turns of the reactor, each of which takes all timers along.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
 
 from attrs import define, field
+from twisted.internet.base import ReactorBase
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-LOOK_SECONDS = 0.2
-"""Between two looks at the time of day: for so long after it was set, it is not known."""
-PRECISE = 0.02
-"""Seconds that it may be off: clocks are also put right slowly, by slewing."""
-JUMP_SECONDS = 0.5
-"""From how many on it is told that the clock was set."""
+from hoody.protocols import timers
 
-_log = Logger(namespace="hoody")
+LOOK_EVERY = 0.5
+"""Seconds between two looks at the wall clock: the reactor's is behind it for no longer."""
+JUMP = 0.5
+"""Seconds by which it must have been set, at once or little by little, to be told of."""
+_LEAST = 0.001
+"""Less is what passes between two looks at clocks."""
+_TRIES = 10
+
+_log = Logger(namespace="hoody.clock")
 
 
 @define(eq=False)
-class WallClock:
+class ClockWatch:
     """
-    @ivar jumped: each is told how many seconds the clock was set forward, or, less than none,
-        back.
+    Has the reactor's timers keep their durations, and its seconds the wall clock's.
+
+    Who keeps a moment in order to measure from it asks to be told of jumps, and moves it
+    by as much.
+
+    @ivar jumped: called in the reactor's thread with the seconds that the wall clock was set
+        forward, or back if negative, after C{reactor.seconds()} and the timers have followed.
     """
 
-    _reactor: Any
-    jumped: list[Callable[[float], None]] = field(factory=list, init=False)
-    _ahead: float = field(init=False)
-    _looks: LoopingCall = field(init=False)
+    _reactor: ReactorBase
+    _wall: Callable[[], float] = time.time
+    _even: Callable[[], float] = time.monotonic
+    jumped: list[Callable[[float], object]] = field(factory=list, init=False)
+    _ahead: float = field(default=0.0, init=False)
+    _untold: float = field(default=0.0, init=False)
+    _call: LoopingCall = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._ahead = time.time() - time.monotonic()
-        self._looks = LoopingCall(self._look)
-        self._looks.clock = self._reactor
+        self._call = LoopingCall(self._look)
+        self._call.clock = self._reactor
+
+    def start(self) -> None:
+        """Be the reactor's clock."""
+        self._ahead = self._wall() - self._even()
+        self._reactor.seconds = self.seconds
+        self._call.start(LOOK_EVERY, now=False)
+
+    def stop(self) -> None:
+        """Let it have its own again."""
+        if self._call.running:
+            self._call.stop()
+            self._follow()
+            del self._reactor.seconds
 
     def seconds(self) -> float:
         """Since the epoch."""
-        return time.monotonic() + self._ahead
-
-    def start(self) -> None:
-        """Be the reactor's."""
-        self._put_right()
-        self._reactor.seconds = self.seconds
-        self._looks.start(LOOK_SECONDS, now=False)
-
-    def stop(self) -> None:
-        if self._looks.running:
-            self._looks.stop()
-        self._put_right()
-        del self._reactor.seconds
+        return self._even() + self._ahead
 
     def _look(self) -> None:
-        if abs(self._off) > PRECISE:
-            # Not now: the reactor is going through its timers, by what the time was before.
-            self._reactor.callFromThread(self._put_right)
+        if abs(self._behind()) >= _LEAST:
+            # Not here: the reactor goes through what is due at a moment that it has already
+            # taken, and would come upon timers that were moved before it.
+            self._reactor.callFromThread(self._follow)
 
-    @property
-    def _off(self) -> float:
-        return time.time() - self.seconds()
+    def _behind(self) -> float:
+        """By how much the wall clock is ahead of ours; 0 where that cannot be said just now."""
+        for _ in range(_TRIES):
+            before = self._even()
+            wall = self._wall()
+            after = self._even()
+            if after - before < _LEAST:  # else we were held between the two
+                return wall - before - self._ahead
+        return 0.0
 
-    def _put_right(self) -> None:
-        jump = self._off
+    def _follow(self) -> None:
+        jump = self._behind()
         self._ahead += jump
-        for call in self._reactor.getDelayedCalls():
-            call.delay(jump)
-        if abs(jump) < JUMP_SECONDS:
-            return
-        _log.warn("the clock was set by {jump:+.1f} s", jump=jump)
-        for tell in tuple(self.jumped):
-            tell(jump)
+        timers.move(self._reactor, jump)
+        self._untold += jump
+        if abs(self._untold) >= JUMP:
+            told, self._untold = self._untold, 0.0
+            _log.warn("the clock was set by {seconds:+.1f} s", seconds=told)
+            for observer in tuple(self.jumped):
+                self._tell(observer, told)
+
+    def _tell(self, observer: Callable[[float], object], seconds: float) -> None:
+        try:
+            observer(seconds)
+        except Exception:
+            _log.failure("what the clock's jump means to {observer!r}", observer=observer)

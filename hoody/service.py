@@ -34,7 +34,7 @@ from hoody.audit.witness import Witness
 from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
 from hoody.blocking import BlockingWatch
-from hoody.clock import WallClock
+from hoody.clock import ClockWatch
 from hoody.containers.assembly import STATE, make_fleet
 from hoody.containers.destinations import Destinations
 from hoody.containers.elsewhere import Elsewhere
@@ -117,14 +117,15 @@ class Hoody(Service):
 
     @ivar site: the HTTP side, for tests that look inside.
     @ivar rendezvous: the pipes.
+    @ivar clock: who measures durations from moments is told by it when it was set.
     """
 
     name = "hoody"
 
     def __init__(self, reactor: ReactorBase, settings: Settings) -> None:
         self._reactor = reactor
-        self._clock = WallClock(reactor)
         self._settings = settings
+        self.clock = ClockWatch(reactor)
         self._ports: list[IListeningPort] = []
         self._signals = Signals(reactor, self.cut)
         self._data_dir = DataDir(settings.data_dir)
@@ -167,7 +168,6 @@ class Hoody(Service):
             settings.cron_retry,
         )
         self._scheduler = Scheduler(reactor, self.database, self._runs)
-        self._clock.jumped.append(self._scheduler.jumped)
         self._metrics = Metrics(reactor)
         self._watches = Watches(
             clock=reactor,
@@ -223,6 +223,13 @@ class Hoody(Service):
         self.database.observe(EVENTS, self._feed.changed)
         self._keyring.follow()
         self._keyring.changed = self._feed.changed  # who follows may no longer
+        self.clock.jumped += [
+            self._fleet.jumped,
+            self._metrics.jumped,
+            self._watches.jumped,
+            self._runs.jumped,
+            self._scheduler.jumped,
+        ]
 
     def _make_movers(self) -> MoverFactory:
         threshold = self._settings.splice
@@ -397,7 +404,7 @@ class Hoody(Service):
 
     def startService(self) -> None:
         super().startService()
-        self._clock.start()
+        self.clock.start()
         self._share_descriptors(raise_descriptor_limit())
         if self._settings.debug_blocking:
             self._blocking = BlockingWatch(self._reactor, self._settings.debug_blocking)
@@ -547,9 +554,9 @@ class Hoody(Service):
         for part in (self._watches, self._retention, self._metrics):
             part.stop()
         await self.database.stop()
-        self._clock.stop()
         self._data_dir.leave()
         self._signals.restore()
+        self.clock.stop()
 
     async def _drain_gateway(self, late: IDelayedCall) -> None:
         left = self._gateway.drain()

@@ -409,6 +409,13 @@ class Fleet:
             "running": running,
         }
 
+    def jumped(self, seconds: float) -> None:
+        """The clock was set by so much: nobody has been idle for longer or less long."""
+        for keeper in self.keepers.values():
+            keeper.moved_at += seconds
+            if keeper.run is not None and keeper.run.began:
+                keeper.run.began += seconds
+
     def counts(self) -> dict[str, float]:
         """How many there are by status, for C{/metrics}; those that sleep are C{asleep}."""
         found = Counter(

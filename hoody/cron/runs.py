@@ -45,6 +45,7 @@ class Going:
     A run of ours that is not over.
 
     @ivar actor: who has asked for it; C{None} if its time has come.
+    @ivar began: when its command did, by the reactor's clock.
     """
 
     due: Due
@@ -52,6 +53,7 @@ class Going:
     actor: str | None
     turn: Deferred[None] = field(factory=Deferred, init=False)
     command: ICommand | None = field(default=None, init=False)
+    began: float = field(default=0.0, init=False)
     is_late: bool = field(default=False, init=False)
     is_stopped: bool = field(default=False, init=False)
     done: Deferred[None] = field(factory=Deferred, init=False)
@@ -113,6 +115,11 @@ class Runs:
         elif not line[0].turn.called:
             line[0].turn.callback(None)
         going.done.callback(None)
+
+    def jumped(self, seconds: float) -> None:
+        """The clock was set by so much: nothing has taken longer, or less long."""
+        for going in self.going.values():
+            going.began += seconds
 
     async def stop(self, seconds: float) -> None:
         """
@@ -192,14 +199,14 @@ class Runs:
         environment = dict(going.due.entry.environment_vars)
         given, secrets = self._given(going, secret)
         heard = {name: Excerpt(secrets) for name in ("stdout", "stderr")}
-        began = self._reactor.seconds()
+        going.began = self._reactor.seconds()
         try:
             going.command = command = await self._places.begin(
                 going.due, {**environment, **given}, lambda stream, text: heard[stream].hear(text)
             )
         except HoodyError as error:
             heard["stderr"].hear(error.sentence + "\n")
-            await self._end(going, began, NOT_BEGUN, heard)
+            await self._end(going, NOT_BEGUN, heard)
             return
         calls = [self._reactor.callLater(going.due.entry.timeout_seconds, self._is_late, going)]
         calls.append(
@@ -214,7 +221,7 @@ class Runs:
             for call in calls:
                 if call.active():
                     call.cancel()
-        await self._end(going, began, status, heard)
+        await self._end(going, status, heard)
 
     def _is_late(self, going: Going) -> None:
         going.is_late = True
@@ -254,9 +261,7 @@ class Runs:
 
     # Its end
 
-    async def _end(
-        self, going: Going, began: float, exit_code: int, heard: dict[str, Excerpt]
-    ) -> None:
+    async def _end(self, going: Going, exit_code: int, heard: dict[str, Excerpt]) -> None:
         run, entry, now = going.run, going.due.entry, self.now
         status = RunStatus.SUCCEEDED if exit_code == 0 else RunStatus.FAILED
         if going.is_late:
@@ -268,7 +273,7 @@ class Runs:
             run,
             status=status,
             finished_at=now,
-            duration_ms=round((self._reactor.seconds() - began) * 1000, 3),
+            duration_ms=round((self._reactor.seconds() - going.began) * 1000, 3),
             exit_code=exit_code,
             stdout=heard["stdout"].text(),
             stderr=heard["stderr"].text(),

@@ -69,7 +69,7 @@ class Pool:
         """
         A connection of one's own, to be given back or retired.
 
-        @param late: until when to wait for it, and for all that is asked on it.
+        @param late: until when to wait for it, and for all that is asked on it; CLOCK_MONOTONIC.
         @return: may be cancelled. Fails with L{DatabaseAway}.
         """
         waiter: Deferred[Link] = Deferred(self._forget)

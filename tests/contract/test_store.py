@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import cast
 
 import psycopg2
@@ -573,14 +574,14 @@ async def test_whoever_is_cancelled_leaves_no_transaction_and_no_connection_behi
 @awaits
 async def test_who_waits_for_a_connection_may_be_cancelled_too(postgres_store: Database) -> None:
     pool = postgres_store.pool
-    taken = [await pool.take(seconds() + 5) for _ in range(pool.size)]
-    waiting = pool.take(seconds() + 5)
+    taken = [await pool.take(monotonic() + 5) for _ in range(pool.size)]
+    waiting = pool.take(monotonic() + 5)
     waiting.cancel()
     with pytest.raises(CancelledError):
         await waiting
     assert pool.waiting == 0
     with pytest.raises(DatabaseAway, match="busy"):
-        await pool.take(seconds() + 0.1)
+        await pool.take(monotonic() + 0.1)
     for link in taken:
         pool.give_back(link)
     async with postgres_store.transaction() as transaction:

@@ -16,7 +16,7 @@ from hoody.containers import machine
 from hoody.containers.cgroups import Hierarchies
 from tests.support import night_image
 from tests.support.containers import House, mounted
-from tests.support.moved_clock import MovedClock
+from tests.support.moved_clock import MovedClock, moved_clock
 from tests.support.postgres import Postgres, folder
 from tests.support.rollback import until
 
@@ -44,8 +44,8 @@ def house(tmp_path: Path, cluster: Postgres) -> Iterator[tuple[MovedClock, House
     lack = machine.lack("auto", False, Hierarchies.read())
     if lack is not None:
         pytest.skip(f"containers: {lack}")
-    clock = MovedClock(tmp_path, "2026-05-04T01:00:00Z")
-    with mounted(tmp_path, 8 << 30) as pool:
+    with moved_clock() as (clock, _), mounted(tmp_path, 8 << 30) as pool:
+        clock.set("2026-05-04T01:00:00Z")
         found = House(tmp_path / "data", pool, cluster, "--sweep=1s", env=clock.env)
         try:
             yield clock, found
