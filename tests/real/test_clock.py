@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -173,6 +174,18 @@ def test_it_is_not_busy_with_that(
     assert health["status"] == "ok", health
 
 
+def test_figures_of_the_reactor_know_nothing_of_it(
+    clock: MovedClock, shared: Server, root: Api
+) -> None:
+    clock.advance(days=8)
+    clock.is_followed_by(shared)
+    time.sleep(1)
+    page = Api(shared.url, root.token).get("/metrics").body
+    found = re.search(r"^hoody_reactor_latency_seconds_sum (\S+)", page, re.MULTILINE)
+    assert found is not None, page
+    assert float(found[1]) < 60
+
+
 def test_the_database_stays(clock: MovedClock, shared: Server) -> None:
     events = [event for event in shared.events if event.get("name") == "hoody.database"]
     for jump in ({"days": 30}, {"days": -30}):
@@ -198,14 +211,14 @@ def test_it_stops_while_the_clock_is_not_what_it_was(
     assert not (folder / "other" / "postgres" / "postmaster.pid").exists()
 
 
-def test_nothing_of_it_gets_into_containers(
+def test_containers_have_nothing_of_it_and_are_no_longer_idle(
     clock_and_folder: tuple[MovedClock, Path], pool: Path
 ) -> None:
     clock, folder = clock_and_folder
     clock.set(BEGIN)
     house = House(folder / "house", pool, None, env=clock.env)
     try:
-        row = house.create("web")
+        row = house.create("web", idle_timeout_seconds=3600)
         assert is_now(clock, row["created_at"], 10)
         house.until("web", status="running")
         for command in ("env", "cat /proc/1/environ /proc/1/maps /proc/self/maps"):
@@ -213,6 +226,12 @@ def test_nothing_of_it_gets_into_containers(
             assert code == 0
             assert "clock.so" not in said
             assert "PRELOAD" not in said
+        clock.advance(days=8)
+        clock.is_followed_by(house.server)
+        time.sleep(2)  # in which who has been idle for too long is put to sleep
+        stats = house.api.get("/containers/web/stats").data
+        assert stats["idle_seconds"] < 60
+        assert house.row("web")["status"] == "running"
         clock.advance(hours=-2)
         clock.is_followed_by(house.server)
         assert house.operate("web", "stop").status == 200
