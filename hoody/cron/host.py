@@ -18,6 +18,7 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from hoody.containers.commands import IN_ITS_HOME
 from hoody.errors import CannotRun
 from hoody.interfaces import ICommand
 
@@ -26,7 +27,6 @@ LAST_WORDS_SECONDS = 1.0
 """How long the output of one that has ended is still listened to: others may hold it open."""
 LOOK_SECONDS = 0.05
 """How often it is looked whether one that was told to end has, with all that it has begun."""
-_IN_ITS_HOME = 'cd "$HOME" 2>/dev/null || cd /; unset OLDPWD; exec /bin/sh -c "$1"'
 _STREAMS = {1: "stdout", 2: "stderr"}
 
 
@@ -149,7 +149,7 @@ def _words(user: str) -> tuple[list[str], dict[str, str]]:
         found = pwd.getpwnam(user)
     except KeyError:
         raise CannotRun(f"There is no user {user} on this server any more.") from None
-    words = ["/usr/bin/setsid", "/bin/sh", "-c", _IN_ITS_HOME, "sh"]
+    words = ["/usr/bin/setsid", "/bin/sh", "-c", IN_ITS_HOME, "sh"]
     if found.pw_uid != os.geteuid():
         if os.geteuid() != 0:
             raise CannotRun(f"The server does not run as root, and cannot run this as {user}.")
