@@ -48,6 +48,7 @@ from hoody.cron.users import Users
 from hoody.errors import DatabaseAway
 from hoody.later import sleep
 from hoody.metrics import Metrics
+from hoody.orphans import Orphans
 from hoody.pipes.caps import Caps
 from hoody.pipes.fanout import Fanout
 from hoody.pipes.meeting import MoverFactory, Patience
@@ -168,6 +169,7 @@ class Hoody(Service):
             settings.cron_retry,
         )
         self._scheduler = Scheduler(reactor, self.database, self._runs)
+        self._orphans = Orphans(reactor, self._fleet.pids)
         self._metrics = Metrics(reactor)
         self._watches = Watches(
             clock=reactor,
@@ -425,6 +427,7 @@ class Hoody(Service):
         self._fleet.identify(self._data_dir.server_id(new_id(now)), STATE)
         self.database.start()
         adopt_orphans()
+        self._orphans.start()
         ensureDeferred(self._open()).addErrback(self._cannot_listen)
 
     def _share_descriptors(self, limit: int) -> None:
@@ -551,7 +554,7 @@ class Hoody(Service):
         await self._fleet.stop()
         await self._journal.stop()
         await self._unfinished.stop()
-        for part in (self._watches, self._retention, self._metrics):
+        for part in (self._watches, self._retention, self._metrics, self._orphans):
             part.stop()
         await self.database.stop()
         self._data_dir.leave()

@@ -398,6 +398,11 @@ class Fleet:
             waiting.addTimeout(seconds, self.reactor)
             await waiting
 
+    def pids(self) -> set[int]:
+        """Of the first processes of all that run."""
+        runs = (keeper.run for keeper in self.keepers.values())
+        return {run.incarnation.pid for run in runs if run is not None}
+
     def part(self) -> dict[str, object]:
         """For C{/health}."""
         if self.lacks is not None:

@@ -45,6 +45,7 @@ class Going:
     A run of ours that is not over.
 
     @ivar actor: who has asked for it; C{None} if its time has come.
+    @ivar has_begun: whether it waits for nothing more.
     @ivar began: when its command did, by the reactor's clock.
     """
 
@@ -52,6 +53,7 @@ class Going:
     run: Run
     actor: str | None
     turn: Deferred[None] = field(factory=Deferred, init=False)
+    has_begun: bool = field(default=False, init=False)
     command: ICommand | None = field(default=None, init=False)
     began: float = field(default=0.0, init=False)
     is_late: bool = field(default=False, init=False)
@@ -127,17 +129,21 @@ class Runs:
         begun: it is lost, and the next start says so.
         """
         self._is_stopping = True
-        late = self._reactor.seconds() + seconds
-        while self.running and self._reactor.seconds() < late:
-            await sleep(self._reactor, 0.05)
+        await self._until_over(seconds)
         for strike in ("terminate", "kill"):
             for going in tuple(self.going.values()):
                 if going.command is not None:
                     going.is_stopped = True
                     getattr(going.command, strike)()
-            late = self._reactor.seconds() + KILL_AFTER
-            while self.running and self._reactor.seconds() < late:
-                await sleep(self._reactor, 0.02)
+            await self._until_over(KILL_AFTER)
+
+    async def _until_over(self, seconds: float) -> None:
+        """Wait for all that have begun, with what is to be written of them."""
+        late = self._reactor.seconds() + seconds
+        while self._reactor.seconds() < late:
+            if not any(going.has_begun for going in self.going.values()):
+                return
+            await sleep(self._reactor, 0.02)
 
     # One run
 
@@ -147,6 +153,7 @@ class Runs:
         try:
             if self._is_stopping:
                 return
+            going.has_begun = True
             secret = await self._begin(going)
             if going.run.status is RunStatus.RUNNING:
                 await self._see_through(going, secret)
@@ -158,6 +165,7 @@ class Runs:
         due, asked = going.due, going.run
         deadline = timedelta(seconds=due.entry.start_deadline_seconds)
         late = max(self.now, asked.scheduled_at + deadline)
+        tried: list[str] = []
         while True:
             now = self.now
             token, secret = tokens.mint(
@@ -179,6 +187,8 @@ class Runs:
             )
             try:
                 async with self._store.transaction(patience=10) as transaction:
+                    for token_id in tried:  # nobody knows whether it was written
+                        await take_token(transaction, token_id)
                     if going.run.token_id is not None:
                         await transaction.tokens.add(token)
                         transaction.announce(TOKENS)
@@ -188,6 +198,8 @@ class Runs:
                 if self._is_stopping:
                     going.run = evolve(asked, status=RunStatus.LOST)
                     return None
+                if going.run.token_id is not None:
+                    tried.append(going.run.token_id)
                 await sleep(self._reactor, AGAIN_SECONDS)
                 continue
             if going.run.token_id is None:
@@ -204,8 +216,8 @@ class Runs:
             going.command = command = await self._places.begin(
                 going.due, {**environment, **given}, lambda stream, text: heard[stream].hear(text)
             )
-        except HoodyError as error:
-            heard["stderr"].hear(error.sentence + "\n")
+        except Exception as error:
+            heard["stderr"].hear(_why_not(error) + "\n")
             await self._end(going, NOT_BEGUN, heard)
             return
         calls = [self._reactor.callLater(going.due.entry.timeout_seconds, self._is_late, going)]
@@ -314,6 +326,14 @@ async def take_token(transaction: ITransaction, token_id: str | None) -> None:
     if token_id is not None:
         await transaction.tokens.remove(token_id)
         transaction.announce(TOKENS)
+
+
+def _why_not(error: Exception) -> str:
+    """Why a command could not be begun."""
+    if isinstance(error, HoodyError):
+        return error.sentence
+    _log.failure("a command could not be begun")
+    return "It could not be begun, for a reason that is in the server's log."
 
 
 def _why(going: Going, exit_code: int) -> str:
