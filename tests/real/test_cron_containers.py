@@ -388,5 +388,5 @@ def test_it_runs_where_its_container_is_whoever_is_asked(
         assert said == [str(number) for number in range(10)]
         answer = stranger.ask("POST", entries[1], "/run")
         assert answer.status == 421
-        assert "runs on the server" in answer.json["message"]
+        assert "ask that one" in answer.json["message"]
         assert len(cron.runs(entries[1])) == 1
