@@ -9,7 +9,6 @@ What was claimed and never ended is lost, and said to be, when this server comes
 from __future__ import annotations
 
 from datetime import datetime
-from time import perf_counter
 from typing import Any
 
 from attrs import define, evolve, field
@@ -20,11 +19,12 @@ from zope.interface import implementer
 
 from hoody.cron.claims import Claim, again, by_hand, claim, next_fire
 from hoody.cron.entry import TOPIC, Due, Entry, Run, RunStatus
-from hoody.cron.runs import Runs, take_token
+from hoody.cron.runs import Runs
 from hoody.cron.telling import told_of_expiry, told_of_run
+from hoody.cron.writing import take_token
 from hoody.errors import DatabaseAway, Misdirected
 from hoody.interfaces import IRunner, IStore, ITransaction
-from hoody.later import to_its_end
+from hoody.later import to_its_end, unhurried
 from hoody.units import moment
 
 TICK = 0.1
@@ -34,7 +34,7 @@ LOOK_AT_LEAST = 30.0
 AGAIN_SECONDS = 1.0
 BATCH = 100
 """Entries that are claimed at once."""
-MOST_SECONDS = 0.005
+MOST_SECONDS = 0.003
 """For so long at most the reactor sees to nothing else."""
 MOST_BACK = 0.5
 """Seconds that the clock may go back before it is asked what is due anew."""
@@ -125,8 +125,7 @@ class Scheduler:
         if not self._has_recovered:
             await self._recover()
             self._has_recovered = True
-        while self._call.running and await self._claim():
-            pass
+        await self._claim_all()
         while self._call.running and await self._claim_again() == BATCH:
             pass
         while self._call.running and await self._expire() == BATCH:
@@ -149,7 +148,7 @@ class Scheduler:
                 if run.id in self._runs.going:
                     continue
                 lost = evolve(run, status=RunStatus.LOST, finished_at=now, token_id=None)
-                await transaction.cron.change_run(lost)
+                await transaction.cron.change_runs([lost])
                 await take_token(transaction, run.token_id)
                 due = await self._due_of(transaction, run.entry_id)
                 if due is not None:
@@ -167,6 +166,10 @@ class Scheduler:
             entry = versions[0]
         return await due_by_hand(transaction, entry)
 
+    async def _claim_all(self) -> None:
+        while self._call.running and await self._claim():
+            pass
+
     async def _claim(self) -> bool:
         """@return: whether there may be more."""
         begun: list[tuple[Due, Run]] = []
@@ -175,7 +178,10 @@ class Scheduler:
             dues = await transaction.cron.due(self.server_id, now, BATCH)
             if not dues:
                 return False
-            claims = self._claims(dues, now)
+            claims = [
+                (due, claim(due, now, self.server_id))
+                async for due in unhurried(self._reactor, dues, MOST_SECONDS)
+            ]
             await transaction.cron.set_next(
                 {due.entry.id: made.next_fire_at for due, made in claims}
             )
@@ -185,20 +191,7 @@ class Scheduler:
                 begun += self._tell(transaction, due, made, now, new)
         for due, run in begun:
             self._runs.add(due, run)
-        return len(dues) == BATCH or len(claims) < len(dues)
-
-    def _claims(self, dues: list[Due], now: datetime) -> list[tuple[Due, Claim]]:
-        """
-        As many as do not hold the reactor for long: to count what nobody has seen to for years
-        takes some milliseconds. What is left stays due.
-        """
-        claims: list[tuple[Due, Claim]] = []
-        began = perf_counter()
-        for due in dues:
-            claims.append((due, claim(due, now, self.server_id)))
-            if perf_counter() - began > MOST_SECONDS:
-                break
-        return claims
+        return len(dues) == BATCH
 
     def _tell(
         self, transaction: ITransaction, due: Due, made: Claim, now: datetime, new: set[str]
@@ -220,9 +213,10 @@ class Scheduler:
             dues = await transaction.cron.retries(self.server_id, now, BATCH)
             runs = [(due, again(due, now, self.server_id)) for due in dues]
             new = await transaction.cron.begin([run for _, run in runs])
+            await transaction.cron.change_runs(
+                [evolve(due.failed, retry_at=None) for due, _ in runs if due.failed]
+            )
             for due, run in runs:
-                assert due.failed is not None
-                await transaction.cron.change_run(evolve(due.failed, retry_at=None))
                 if run.id not in new:
                     continue
                 if run.status is RunStatus.RUNNING:
@@ -252,12 +246,21 @@ class Scheduler:
             async with self._store.transaction(patience=5) as transaction:
                 now = self.now
                 entries = await transaction.cron.later_than(self.server_id, now, after, BATCH)
-                sooner = _sooner(entries, now)
+                sooner = await self._sooner(entries, now)
                 if sooner:
                     await transaction.cron.set_next(sooner)
             if len(entries) < BATCH:
                 return
             after = entries[-1].id
+            await self._claim_all()  # there may be many entries, and it takes long
+
+    async def _sooner(self, entries: list[Entry], now: datetime) -> dict[str, datetime | None]:
+        found: dict[str, datetime | None] = {}
+        async for entry in unhurried(self._reactor, entries, MOST_SECONDS):
+            fire = next_fire(entry, now)
+            if fire is not None and entry.next_fire_at is not None and fire < entry.next_fire_at:
+                found[entry.id] = fire
+        return found
 
     # By hand
 
@@ -303,12 +306,3 @@ async def due_by_hand(transaction: ITransaction, entry: Entry) -> Due:
         project_id=container.project_id if container else None,
         container=container.name if container else None,
     )
-
-
-def _sooner(entries: list[Entry], now: datetime) -> dict[str, datetime | None]:
-    found: dict[str, datetime | None] = {}
-    for entry in entries:
-        fire = next_fire(entry, now)
-        if fire is not None and entry.next_fire_at is not None and fire < entry.next_fire_at:
-            found[entry.id] = fire
-    return found
