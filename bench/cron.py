@@ -1,6 +1,6 @@
 """
-Measures cron: how soon a server with 10,000 entries is there, what becomes of 1,000 that are due at
-once, and of those who ask for something else then, and how late one alone begins.
+Measures cron: how soon a server with 10,000 entries is there, what becomes of 1,000 that are due
+at once, and of those who ask for something else then, and how late one alone begins.
 
 Beside it, in the same rounds, Debian's own cron does the same, in a mount namespace with nothing
 of the machine's crontabs in it. Only for root.

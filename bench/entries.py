@@ -59,7 +59,7 @@ class Book:
         given = ["--database=", f"--data-dir={data}", *self.settings]
         with hoody_with(given, self.folder) as server:
             token = (data / "root-token").read_text().strip()
-            with closing(psycopg2.connect(Cluster(data).dsn())) as database:
+            with closing(psycopg2.connect(Cluster(str(data)).dsn())) as database:
                 database.autocommit = True
                 yield Opened(server, token, database)
 
@@ -115,7 +115,7 @@ class Opened:
 
     def seen(self, at: float) -> tuple[int, int, int]:
         """How many runs that were due then are claimed, are over, and went well."""
-        return self.run(_SEEN, (at,))[0]  # type: ignore[return-value]
+        return self.run(_SEEN, (at,))[0]
 
     def delays(self, times: Sequence[float]) -> list[float]:
         """How late the server says that it began what was due then, in ms."""

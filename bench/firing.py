@@ -39,7 +39,8 @@ class Scale:
     How much there is to do in one round.
 
     @ivar due: entries that are due at once.
-    @ivar alone: that are due one after the other, and C{daemons}, for whom a minute begins meanwhile.
+    @ivar alone: that are due one after the other.
+    @ivar daemons: for each of which a minute begins meanwhile.
     """
 
     rounds: int = 3
@@ -112,6 +113,11 @@ def _sleep_until(moment: float) -> None:
     time.sleep(max(0.0, moment - time.time()))
 
 
+def _apart(moment: int) -> float:
+    """That, or a second later: when a minute begins others are due, too."""
+    return float(moment + (moment % 60 == 0))
+
+
 # From nothing
 
 
@@ -126,8 +132,8 @@ def _start(place: Place) -> Measured:
 def _start_full(place: Place) -> Figures:
     """One is due when it starts; others are while it has just started."""
     ran = place.new("ran")
-    began = float(int(time.time()) + 8)
-    soon = {number: began + 1.5 + number * _BETWEEN for number in range(2, 10)}
+    began = _apart(int(time.time()) + 8)
+    soon = {number: began + 1.6 + number * _BETWEEN for number in range(2, 10)}
     with place.book.open() as opened:
         opened.have_due({1: began - 1, **soon}, {1: f"echo >>{ran}", **dict.fromkeys(soon, ":")})
     if time.time() > began - 1:
@@ -207,7 +213,7 @@ def _thousand_of_hoody(place: Place, opened: Opened) -> Figures:
     watched = _Watched(server.pid, place.new("ran"), due)
     time.sleep(5 if due > 100 else 1)  # it has done what a start has it do
     with asking(server.port, opened.token) as asked:
-        at = float(int(time.time()) + 4)
+        at = _apart(int(time.time()) + 4)
         opened.have_due(dict.fromkeys(range(11, 11 + due), at), f"echo >>{watched.ran}")
         _sleep_until(at)
         claimed = over = well = 0
