@@ -285,7 +285,8 @@ class Runs:
         event = told_of_run(
             going.due, going.run, going.run.finished_at, actor=going.actor, error=error
         )
-        note, tries = Note(run=going.run, event=event, taken=token_id), 0
+        note = Note(run=going.run, event=event, taken=(token_id,) if token_id else ())
+        tries = 0
         while True:
             try:
                 await self._scribe.write(note)

@@ -26,13 +26,13 @@ class Note:
     @ivar run: as it is now.
     @ivar event: what is told of it.
     @ivar given: the token that it has from now on.
-    @ivar taken: the id of one that it has no longer.
+    @ivar taken: the ids of those that it has no longer.
     """
 
     run: Run
     event: Event
     given: Token | None = None
-    taken: str | None = None
+    taken: tuple[str, ...] = ()
 
 
 @define(eq=False)
@@ -77,12 +77,13 @@ class Scribe:
     async def _write_all(self, notes: list[Note]) -> None:
         async with self._store.transaction(patience=PATIENCE) as transaction:
             for note in notes:
+                for token_id in note.taken:
+                    await take_token(transaction, token_id)
                 if note.given is not None:
                     await transaction.tokens.add(note.given)
                     transaction.announce(TOKENS)
             await transaction.cron.change_runs([note.run for note in notes])
             for note in notes:
-                await take_token(transaction, note.taken)
                 transaction.record(note.event)
                 if note.run.retry_at is not None:
                     transaction.announce(TOPIC)
