@@ -97,6 +97,7 @@ def main() -> None:
             pipe=nothing,
             pipe_pages=pages,
             server_pages=pages,
+            cron_pages=pages,
             gateway=face,
             guard=guard,
         ),

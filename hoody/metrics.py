@@ -131,6 +131,10 @@ class Metrics:
         if self._call.running:
             self._call.stop()
 
+    def jumped(self, seconds: float) -> None:
+        """The clock was set by so much."""
+        self._due += seconds
+
     def page(self) -> bytes:
         """All of it, in the text format."""
         return generate_latest(self._registry)

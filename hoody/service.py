@@ -35,6 +35,7 @@ from hoody.audit.witness import Witness
 from hoody.auth.keyring import Keyring
 from hoody.auth.suspects import Suspects
 from hoody.blocking import BlockingWatch
+from hoody.clock import ClockWatch
 from hoody.containers.assembly import STATE, make_fleet
 from hoody.containers.destinations import Destinations
 from hoody.containers.elsewhere import Elsewhere
@@ -48,6 +49,7 @@ from hoody.cron.users import Users
 from hoody.errors import DatabaseAway
 from hoody.later import sleep
 from hoody.metrics import Metrics
+from hoody.orphans import Orphans
 from hoody.pipes.caps import Caps
 from hoody.pipes.fanout import Fanout
 from hoody.pipes.meeting import MoverFactory, Patience
@@ -117,6 +119,7 @@ class Hoody(Service):
 
     @ivar site: the HTTP side, for tests that look inside.
     @ivar rendezvous: the pipes.
+    @ivar clock: who measures durations from moments is told by it when it was set.
     """
 
     name = "hoody"
@@ -124,6 +127,7 @@ class Hoody(Service):
     def __init__(self, reactor: ReactorBase, settings: Settings) -> None:
         self._reactor = reactor
         self._settings = settings
+        self.clock = ClockWatch(reactor)
         self._ports: list[IListeningPort] = []
         self._signals = Signals(reactor, self.cut)
         self._data_dir = DataDir(settings.data_dir)
@@ -140,7 +144,7 @@ class Hoody(Service):
         self._keyring = Keyring(self.database, reactor)
         self._fleet = make_fleet(reactor, settings, self._data_dir, self.database)
         self._fleet.has_room = self._descriptors.is_for_containers
-        self._reading = reading = Reading(reactor, self._fleet.states)
+        self._reading = reading = Reading(reactor, self._fleet.states, self._fleet.is_deleting)
         self._fleet.deleting = reading.end
         self._catalogue = Catalogue(reactor, self.database, self._fleet)
         self._taking = Taking(reactor, self.database, self._catalogue, reading)
@@ -166,6 +170,7 @@ class Hoody(Service):
             settings.cron_retry,
         )
         self._scheduler = Scheduler(reactor, self.database, self._runs)
+        self._orphans = Orphans(reactor, self._fleet.pids)
         self._metrics = Metrics(reactor)
         self._watches = Watches(
             clock=reactor,
@@ -221,6 +226,13 @@ class Hoody(Service):
         self.database.observe(EVENTS, self._feed.changed)
         self._keyring.follow()
         self._keyring.changed = self._feed.changed  # who follows may no longer
+        self.clock.jumped += [
+            self._fleet.jumped,
+            self._metrics.jumped,
+            self._watches.jumped,
+            self._runs.jumped,
+            self._scheduler.jumped,
+        ]
 
     def _make_movers(self) -> MoverFactory:
         threshold = self._settings.splice
@@ -395,6 +407,7 @@ class Hoody(Service):
 
     def startService(self) -> None:
         super().startService()
+        self.clock.start()
         self._share_descriptors(raise_descriptor_limit())
         if self._settings.debug_blocking:
             self._blocking = BlockingWatch(self._reactor, self._settings.debug_blocking)
@@ -415,6 +428,7 @@ class Hoody(Service):
         self._fleet.identify(self._data_dir.server_id(new_id(now)), STATE)
         self.database.start()
         adopt_orphans()
+        self._orphans.start()
         ensureDeferred(self._open()).addErrback(self._cannot_listen)
 
     def _share_descriptors(self, limit: int) -> None:
@@ -544,11 +558,12 @@ class Hoody(Service):
         await self._fleet.stop()
         await self._journal.stop()
         await self._unfinished.stop()
-        for part in (self._watches, self._retention, self._metrics):
+        for part in (self._watches, self._retention, self._metrics, self._orphans):
             part.stop()
         await self.database.stop()
         self._data_dir.leave()
         self._signals.restore()
+        self.clock.stop()
 
     async def _drain_gateway(self, late: IDelayedCall) -> None:
         left = self._gateway.drain()

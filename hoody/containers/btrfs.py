@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import stat
 import struct
 import uuid
 from collections.abc import Iterable, Iterator
@@ -70,7 +71,11 @@ def is_btrfs(path: Path) -> bool:
 
 def is_subvolume(path: Path) -> bool:
     """Whether this directory is one, of a btrfs."""
-    return path.is_dir() and not path.is_symlink() and path.stat().st_ino == FIRST_INODE
+    try:
+        found = path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False  # it may be being deleted
+    return stat.S_ISDIR(found.st_mode) and found.st_ino == FIRST_INODE
 
 
 def create(path: Path) -> None:

@@ -15,7 +15,12 @@ from hoody.containers.keeper import Keeper
 USER_SECONDS = 5.0
 USER_WORDS = 5000
 """How long, and how many characters of, an answer is that says who somebody is."""
-_ANSWER = re.compile(r"([0-9]{1,10})\n([0-9]{1,10})\n([^\n]*)\n")
+IN_ITS_HOME = 'cd "$HOME" 2>/dev/null || cd /; unset OLDPWD; exec /bin/sh -c "$1"'
+"""For sh(1): runs what stands behind it as cron(8) does."""
+MOST_GROUPS = 100
+"""That somebody may be in; of more, these."""
+_ANSWER = re.compile(r"([0-9]{1,10})\n([0-9]{1,10})\n([0-9 ]*)\n([^\n]*)\n")
+_NO_GROUP = 2**32 - 1
 _ROOT = "root"
 
 
@@ -28,10 +33,12 @@ class Insider:
     """
     @ivar ids: C{UID:GID}.
     @ivar home: their folder, as the container says it.
+    @ivar groups: in which they are.
     """
 
     ids: str
     home: str
+    groups: tuple[int, ...] = ()
 
 
 def is_dense(keeper: Keeper) -> bool:
@@ -59,7 +66,8 @@ async def find_user(fleet: Fleet, keeper: Keeper, name: str) -> Insider:
 
     runtime, own_id = fleet.runtime, keeper.container.id
     execution = runtime.execution(own_id, hear)
-    command = ["/bin/sh", "-c", f"id -u {name} && id -g {name} && echo ~{name}"]
+    asked = f"id -u {name} && id -g {name} && id -G {name} && echo ~{name}"
+    command = ["/bin/sh", "-c", asked]
     await runtime.execute(
         execution, own_id, command, None, {}, USER_SECONDS, dense=is_dense(keeper)
     )
@@ -67,7 +75,10 @@ async def find_user(fleet: Fleet, keeper: Keeper, name: str) -> Insider:
     found = _ANSWER.fullmatch(said)
     if status != 0 or found is None:
         raise NoSuchUser(name)
-    return Insider(f"{found[1]}:{found[2]}", found[3])
+    groups = [int(number) for number in found[3].split()]
+    # What is no number of a group would have the runtime refuse the command.
+    known = tuple(number for number in groups if number < _NO_GROUP)[:MOST_GROUPS]
+    return Insider(f"{found[1]}:{found[2]}", found[4], known)
 
 
 async def run_errand(
@@ -94,11 +105,12 @@ async def run_errand(
         await fleet.runtime.execute(
             execution,
             keeper.container.id,
-            ["/bin/sh", "-c", command],
+            ["/bin/sh", "-c", IN_ITS_HOME, "sh", command],
             insider.ids,
             {**given, **environment},
             None,
             dense=is_dense(keeper),
+            groups=insider.groups,
         )
         errand = stack.pop_all()
 

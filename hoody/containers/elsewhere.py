@@ -63,7 +63,7 @@ class Elsewhere:
         @raise hoody.errors.DatabaseAway: if that cannot be known.
         """
         until, owner = self._kept.get(label, (0.0, None))
-        if self._clock.seconds() < until:
+        if 0 < until - self._clock.seconds() < GOOD_FOR + 1:  # the clock may have been set back
             return owner
         answer: Deferred[Owner | None] = Deferred()
         self._waiting.setdefault(label, []).append(answer)

@@ -56,6 +56,9 @@ class Execution(ProcessProtocol):
     ended: Deferred[int] = field(factory=Deferred, init=False)
     too_late: bool = field(default=False, init=False)
     _gone: bool = field(default=False, init=False)
+    _is_to_end: bool = field(default=False, init=False)
+    _waits: IDelayedCall | None = field(default=None, init=False)
+    _status: int = field(default=0, init=False)
     _is_over: bool = field(default=False, init=False)
     _late: IDelayedCall | None = field(default=None, init=False)
     _striking: IDelayedCall | None = field(default=None, init=False)
@@ -109,7 +112,8 @@ class Execution(ProcessProtocol):
         self.kill()
 
     def terminate(self) -> None:
-        """Ask it to end, and all that it has begun."""
+        """Ask it to end, and all that it has begun: it is over when these have ended, too."""
+        self._is_to_end = True
         for pid in self.cgroup.pids:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGTERM)
@@ -119,7 +123,10 @@ class Execution(ProcessProtocol):
         if self._gone or self._is_over:
             return
         self._gone = True
-        if self.transport is not None:
+        if self._waits is not None:
+            self._waits.cancel()
+            self._end(self._status)
+        elif self.transport is not None:
             self._struck_at = self._reactor.seconds()
             self.resumeProducing()
             self._strike()
@@ -171,7 +178,15 @@ class Execution(ProcessProtocol):
         status = 0 if isinstance(value, ProcessDone) else value.exitCode
         if status is None:
             status = -(value.signal or 0)
-        self._end(TIMED_OUT if self.too_late else status)
+        self._status = TIMED_OUT if self.too_late else status
+        self._end_with_all()
+
+    def _end_with_all(self) -> None:
+        if self._is_to_end and not self._gone and self.cgroup.pids:
+            self._waits = self._reactor.callLater(STRIKE_SECONDS, self._end_with_all)
+            return
+        self._waits = None
+        self._end(self._status)
 
     def _end(self, status: int) -> None:
         self._is_over = True

@@ -398,6 +398,11 @@ class Fleet:
             waiting.addTimeout(seconds, self.reactor)
             await waiting
 
+    def pids(self) -> set[int]:
+        """Of the first processes of all that run."""
+        runs = (keeper.run for keeper in self.keepers.values())
+        return {run.incarnation.pid for run in runs if run is not None}
+
     def part(self) -> dict[str, object]:
         """For C{/health}."""
         if self.lacks is not None:
@@ -408,6 +413,13 @@ class Fleet:
             "containers": len(self.keepers),
             "running": running,
         }
+
+    def jumped(self, seconds: float) -> None:
+        """The clock was set by so much: nobody has been idle for longer or less long."""
+        for keeper in self.keepers.values():
+            keeper.moved_at += seconds
+            if keeper.run is not None and keeper.run.began:
+                keeper.run.began += seconds
 
     def counts(self) -> dict[str, float]:
         """How many there are by status, for C{/metrics}; those that sleep are C{asleep}."""
@@ -658,6 +670,11 @@ class Fleet:
             raise
         except HoodyError:
             pass  # its state says more
+
+    def is_deleting(self, container_id: str) -> bool:
+        """Whether one of this server is being deleted just now."""
+        keeper = self.keepers.get(container_id)
+        return keeper is not None and keeper.state == "deleting"
 
     def memory_limit(self, container: Container) -> int:
         """Bytes of memory that it may have."""

@@ -448,12 +448,14 @@ class Runtime:
         seconds: float | None,
         *,
         dense: bool,
+        groups: tuple[int, ...] = (),
     ) -> None:
         """
         Begin it. No user of this machine sees what it is told.
 
         @param user: C{UID} or C{UID:GID}; C{None} for that of the container's own process.
         @param seconds: how long it may take; C{None} for as long as it likes.
+        @param groups: that it is in besides, if a user is given.
         """
         words = [
             *self._words("exec", None),
@@ -464,12 +466,17 @@ class Runtime:
             words = [*_LAUNCHER, *words]
 
         def order() -> str:
-            return self._process(container_id, command, user, environment)
+            return self._process(container_id, command, user, groups, environment)
 
         await execution.start(words, self._own_environment, order, seconds)
 
     def _process(
-        self, container_id: str, command: list[str], user: str | None, environment: dict[str, str]
+        self,
+        container_id: str,
+        command: list[str],
+        user: str | None,
+        groups: tuple[int, ...],
+        environment: dict[str, str],
     ) -> str:
         """As the container's own process was begun, but for what is said of this one."""
         with open(self._bundle(container_id) / "config.json") as file:
@@ -479,6 +486,7 @@ class Runtime:
         if user is not None:
             ids = zip(("uid", "gid"), user.split(":"), strict=False)
             process["user"] |= {kind: int(number) for kind, number in ids}
+            process["user"]["additionalGids"] = list(groups)
         return json.dumps(process)
 
     def end_commands(self, container_id: str) -> None:

@@ -1,6 +1,7 @@
 """
 What is done on the disk to the state of one container as a whole: kept, put back, forgotten.
-All of it is called from threads, while nothing else is done to that container.
+All of it is called from threads, while nothing else is done to that container; to forget a
+snapshot alone may come at any time.
 
 A snapshot is put back in one step, the exchange of two folders (renameat2(2),
 RENAME_EXCHANGE): before it all is as it was, behind it all is as it was then. What has to be
@@ -53,17 +54,12 @@ class States:
         path = self.storage.snapshot_path(container_id, snapshot_id)
         try:
             clone(state, path, read_only=True)
-            self._count(container_id)
+            self.storage.join_group(container_id, path)
         except BaseException:
             with contextlib.suppress(OSError):
                 remove_state(path)
             raise
         return state.stat().st_ino
-
-    def _count(self, container_id: str) -> None:
-        """What is new counts with the rest; newer kernels see to that by themselves."""
-        if self.storage.is_simple:
-            self.storage.join_group(container_id)
 
     def goes_on_from(self, container_id: str, snapshot_id: str, state: int) -> None:
         """
@@ -96,9 +92,11 @@ class States:
         return None if base is None else base.name.removeprefix(BASE)
 
     def forget(self, container_id: str, snapshot_id: str) -> None:
-        """It may be gone, or half gone, already."""
-        with contextlib.suppress(FileNotFoundError):
-            remove_state(self.storage.snapshot_path(container_id, snapshot_id))
+        """
+        It may be gone, or half gone, already. Whatever else is done to the container goes on
+        beside this, be it that all of it is deleted.
+        """
+        remove_state(self.storage.snapshot_path(container_id, snapshot_id))
 
     def known(self, container_id: str) -> set[str]:
         """The ids of all snapshots that there are files of."""
@@ -131,7 +129,7 @@ class States:
             if not (path / f"{VOLUME}{volume}").exists():
                 btrfs.create(path / f"{VOLUME}{volume}")
         self._go_on_from(path, source)
-        self._count(container_id)
+        self.storage.join_group(container_id, path)
         self.storage.limit_each(path, most)
         with (path / _RETURNED).open("wb") as file:
             file.write(note)
@@ -179,8 +177,7 @@ class States:
 
     def drop(self, container_id: str) -> None:
         """Forget what was prepared, if anything was."""
-        with contextlib.suppress(FileNotFoundError):
-            remove_state(self._next(container_id))
+        remove_state(self._next(container_id))
 
     def _next(self, container_id: str) -> Path:
         return self.storage.container_path(container_id) / NEXT

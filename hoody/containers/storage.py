@@ -12,7 +12,7 @@ import os
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from attrs import define, field
@@ -48,6 +48,8 @@ LOG_LEEWAY = 16 << 20
 
 DEEP = 256
 """Folders within each other that are looked into when files are counted."""
+TRIES = 5
+"""How often it is tried to remove what others are writing to, or removing, too."""
 
 
 class NoStorage(Unavailable):
@@ -368,7 +370,9 @@ class Storage:
         if self.is_simple:
             group = self._group(container_id)
             btrfs.make_group(self.root, group)
-            self.join_group(container_id)
+            for subvolume in self._all_subvolumes(container_id):
+                with _unless_gone(subvolume):
+                    btrfs.join(subvolume, group)
             btrfs.limit(self.root, most, group)
         else:
             self.limit_each(self.state_path(container_id), most)
@@ -392,8 +396,7 @@ class Storage:
                     raise
                 self._unlimit(container_id, subvolume)
                 btrfs.seal(subvolume)
-        if self.is_simple:
-            self.join_group(container_id)
+        self.join_group(container_id, state)
 
     def _unlimit(self, container_id: str, subvolume: Path) -> None:
         if self.is_simple:
@@ -401,18 +404,26 @@ class Storage:
         else:
             btrfs.limit(subvolume.parent, None, btrfs.identity(subvolume))
 
-    def join_group(self, container_id: str) -> None:
-        """All that is a container's counts together, what is new, too."""
-        group = self._group(container_id)
-        for subvolume in self._all_subvolumes(container_id):
-            btrfs.join(subvolume, group)
+    def join_group(self, container_id: str, state: Path) -> None:
+        """
+        What is in a state that is new counts together with all else that is the container's,
+        where that can be; newer kernels see to it by themselves. Its other states are left
+        alone: snapshots may be being deleted just now.
+        """
+        if self.is_simple:
+            group = self._group(container_id)
+            for subvolume in subvolumes(state):
+                btrfs.join(subvolume, group)
 
     def _group(self, container_id: str) -> int:
         """Named after what is there as long as the container is: what it writes to changes."""
         return btrfs.group_above(btrfs.identity(self._output(container_id)))
 
     def remove_container(self, container_id: str) -> None:
-        """All of it; what is gone already is no matter."""
+        """
+        All of it; what is gone already is no matter, nor what somebody else removes just now,
+        as snapshots.
+        """
         path = self.container_path(container_id)
         if path.exists():
             if self.is_simple and self._output(container_id).exists():
@@ -423,7 +434,7 @@ class Storage:
             for each in path.iterdir():
                 if btrfs.is_subvolume(each):
                     _remove_subvolume(each)
-            shutil.rmtree(path)
+            _remove_tree(path)
         if self.limits:
             self._remove_stale_groups()
 
@@ -444,8 +455,11 @@ class Storage:
         return [folder for folder in found if folder.is_dir()]
 
     def _all_subvolumes(self, container_id: str) -> list[Path]:
-        folders = self._state_folders(container_id)
-        return [subvolume for folder in folders for subvolume in subvolumes(folder)]
+        found = []
+        for folder in self._state_folders(container_id):
+            with _unless_gone(folder):
+                found += subvolumes(folder)
+        return found
 
     def taken_by(self, container_id: str, image_id: str) -> tuple[int, int]:
         """
@@ -575,14 +589,35 @@ def clone(source: Path, target: Path, *, read_only: bool = False) -> None:
 
 
 def remove_state(folder: Path) -> None:
-    """What is shared with others stays theirs."""
-    for each in subvolumes(folder):
-        _remove_subvolume(each)
-    for _ in range(2):
-        with contextlib.suppress(OSError):  # somebody who reads it writes down what is in it
+    """
+    What is shared with others stays theirs. It may be gone, or half gone, already, and somebody
+    else may be removing it: all that counts is that it is not there behind this.
+    """
+    with _unless_gone(folder):
+        for each in subvolumes(folder):
+            with _unless_gone(each):
+                _remove_subvolume(each)
+        _remove_tree(folder)
+
+
+def _remove_tree(folder: Path) -> None:
+    """Somebody who reads it may be writing down what is in it, or be removing it, too."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(OSError):
             shutil.rmtree(folder)
             return
-    shutil.rmtree(folder)
+    with _unless_gone(folder):
+        shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _unless_gone(path: Path) -> Iterator[None]:
+    """What cannot be done since this is not there any more need not be done."""
+    try:
+        yield
+    except OSError:
+        if path.exists():
+            raise
 
 
 def _remove_subvolume(path: Path) -> None:

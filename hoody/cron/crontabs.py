@@ -8,7 +8,7 @@ from twisted.internet.threads import deferToThread
 from hoody.containers.container import Container
 from hoody.cron import crontab, layout
 from hoody.cron.crontab import InvalidCrontab, Job, Remark
-from hoody.cron.entries import MOST_ENTRIES, Entries
+from hoody.cron.entries import Entries
 from hoody.cron.entry import TOPIC, Entry
 from hoody.cron.errors import Invalid, PayloadTooLarge
 from hoody.cron.layout import Of
@@ -23,6 +23,8 @@ MOST_TEXT = 256 << 10
 MOST_VARIABLES = 1 << 20
 """Characters of all variables of all its jobs, each of which has a copy."""
 MASK = "***"
+BATCH = 500
+"""Entries that are read at once: it is a while in the reactor for each."""
 PATIENCE = 10.0
 """Seconds that reading and writing a large one may take in the database."""
 
@@ -60,7 +62,7 @@ class Crontabs:
         self, transaction: ITransaction, asking: Asking, user: str
     ) -> tuple[list[Entry], str | None]:
         own = asking.container_id
-        entries, _ = await transaction.cron.page(0, MOST_ENTRIES, user, own, asking.only)
+        entries = await _all_entries(transaction, user, own, asking.only)
         if own is None and asking.only is not None:
             return entries, None  # what stands between those of all is not for everybody
         return entries, await transaction.cron.layout(user, own)
@@ -107,7 +109,7 @@ class Crontabs:
         own, cron = asking.container_id, transaction.cron
         # Whoever puts it at the same time waits for us here, and finds what we have made of it.
         await cron.lay_out(user, own, layout.kept([Remark("")]))
-        before, _ = await cron.page(0, MOST_ENTRIES, user, own)
+        before = await _all_entries(transaction, user, own, None)
         plan = Plan(asking, self._of(asking, user), container, self._entries.now)
         await deferToThread(plan.read, before, lines)
         await self._entries.check_room(transaction, user, len(plan.added))
@@ -147,6 +149,19 @@ class Crontabs:
                 # It may have been due meanwhile.
                 changed = evolve(changed, next_fire_at=now.next_fire_at, expired=now.expired)
             await self._entries.write(transaction, asking, now, changed)
+
+
+async def _all_entries(
+    transaction: ITransaction, user: str, container_id: str | None, only: tuple[str, ...] | None
+) -> list[Entry]:
+    found: list[Entry] = []
+    while True:
+        some, total = await transaction.cron.page(len(found), BATCH, user, container_id, only)
+        found += some
+        if len(found) == total:
+            return found
+        if not some or len(found) > total:  # somebody has deleted some meanwhile
+            found = []
 
 
 async def _lines(text: str) -> list[Line]:

@@ -211,7 +211,11 @@ class Entries:
         """Now, whether or not it is enabled. @raise Misdirected: if it runs elsewhere."""
         async with self.store.transaction() as transaction:
             found = await find_entry(transaction, asking, user, entry_id)
-        check_place(asking, found)
+            check_place(asking, found)
+            container = await self._container_of(transaction, found)
+            if container is not None:
+                await check_container_here(transaction, container, self.server_id())
+            await check_here(transaction, found, self.server_id())
         run: Run = await self._runner.run_now(found, asking.principal.actor, asking.request_id)
         return run
 

@@ -18,13 +18,15 @@ from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from hoody.containers.commands import IN_ITS_HOME
 from hoody.errors import CannotRun
 from hoody.interfaces import ICommand
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 LAST_WORDS_SECONDS = 1.0
 """How long the output of one that has ended is still listened to: others may hold it open."""
-_IN_ITS_HOME = 'cd "$HOME" 2>/dev/null || cd /; unset OLDPWD; exec /bin/sh -c "$1"'
+LOOK_SECONDS = 0.05
+"""How often it is looked whether one that was told to end has, with all that it has begun."""
 _STREAMS = {1: "stdout", 2: "stderr"}
 
 
@@ -43,6 +45,8 @@ class HostCommand(ProcessProtocol):
     _pid: int = field(default=0, init=False)
     _status: int | None = field(default=None, init=False)
     _late: IDelayedCall | None = field(default=None, init=False)
+    _is_to_end: bool = field(default=False, init=False)
+    _killed_at: float | None = field(default=None, init=False)
     _decoders: dict[int, codecs.IncrementalDecoder] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -65,7 +69,10 @@ class HostCommand(ProcessProtocol):
         """
         words, given = await deferToThread(_words, user)
         made = cls(reactor, hear)
-        reactor.spawnProcess(made, words[0], [*words, command], env={**given, **environment})
+        try:
+            reactor.spawnProcess(made, words[0], [*words, command], env={**given, **environment})
+        except OSError as error:  # no process, or no descriptor, is left
+            raise CannotRun(f"The server cannot begin it: {error.strerror}.") from error
         return made
 
     # ICommand
@@ -74,12 +81,28 @@ class HostCommand(ProcessProtocol):
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
+        if self._killed_at is None:
+            self._killed_at = self._reactor.seconds()
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: int) -> None:
+        self._is_to_end = True
         if self._pid and not self.ended.called:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, number)
+
+    def _lives_on(self) -> bool:
+        """Whether it has left somebody in its group; so long the group's number is its own."""
+        with contextlib.suppress(ChildProcessError):
+            # Those whom it has left behind are children of ours, see L{adopt_orphans}.
+            while os.waitpid(-self._pid, os.WNOHANG)[0]:
+                pass
+        try:
+            os.killpg(self._pid, 0)
+        except (ProcessLookupError, PermissionError):
+            return False
+        now, killed = self._reactor.seconds(), self._killed_at
+        return killed is None or now - killed < LAST_WORDS_SECONDS
 
     # ProcessProtocol
 
@@ -106,6 +129,13 @@ class HostCommand(ProcessProtocol):
             rest = decoder.decode(b"", final=True)
             if rest:
                 self._hear(_STREAMS[number], rest)
+        self._end()
+
+    def _end(self) -> None:
+        """It is over; if it was told to end, not before all that it has begun is."""
+        if self._is_to_end and self._lives_on():
+            self._reactor.callLater(LOOK_SECONDS, self._end)
+            return
         assert self._status is not None
         self.ended.callback(self._status)
 
@@ -119,7 +149,7 @@ def _words(user: str) -> tuple[list[str], dict[str, str]]:
         found = pwd.getpwnam(user)
     except KeyError:
         raise CannotRun(f"There is no user {user} on this server any more.") from None
-    words = ["/usr/bin/setsid", "/bin/sh", "-c", _IN_ITS_HOME, "sh"]
+    words = ["/usr/bin/setsid", "/bin/sh", "-c", IN_ITS_HOME, "sh"]
     if found.pw_uid != os.geteuid():
         if os.geteuid() != 0:
             raise CannotRun(f"The server does not run as root, and cannot run this as {user}.")

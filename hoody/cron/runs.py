@@ -45,13 +45,17 @@ class Going:
     A run of ours that is not over.
 
     @ivar actor: who has asked for it; C{None} if its time has come.
+    @ivar has_begun: whether it waits for nothing more.
+    @ivar began: when its command did, by the reactor's clock.
     """
 
     due: Due
     run: Run
     actor: str | None
     turn: Deferred[None] = field(factory=Deferred, init=False)
+    has_begun: bool = field(default=False, init=False)
     command: ICommand | None = field(default=None, init=False)
+    began: float = field(default=0.0, init=False)
     is_late: bool = field(default=False, init=False)
     is_stopped: bool = field(default=False, init=False)
     done: Deferred[None] = field(factory=Deferred, init=False)
@@ -116,23 +120,32 @@ class Runs:
             line[0].turn.callback(None)
         going.done.callback(None)
 
+    def jumped(self, seconds: float) -> None:
+        """The clock was set by so much: nothing has taken longer, or less long."""
+        for going in self.going.values():
+            going.began += seconds
+
     async def stop(self, seconds: float) -> None:
         """
         Let what runs come to its end, for so long; then end it. What waits for its turn is not
         begun: it is lost, and the next start says so.
         """
         self._is_stopping = True
-        late = self._reactor.seconds() + seconds
-        while self.running and self._reactor.seconds() < late:
-            await sleep(self._reactor, 0.05)
+        await self._until_over(seconds)
         for strike in ("terminate", "kill"):
             for going in tuple(self.going.values()):
                 if going.command is not None:
                     going.is_stopped = True
                     getattr(going.command, strike)()
-            late = self._reactor.seconds() + KILL_AFTER
-            while self.running and self._reactor.seconds() < late:
-                await sleep(self._reactor, 0.02)
+            await self._until_over(KILL_AFTER)
+
+    async def _until_over(self, seconds: float) -> None:
+        """Wait for all that have begun, with what is to be written of them."""
+        late = self._reactor.seconds() + seconds
+        while self._reactor.seconds() < late:
+            if not any(going.has_begun for going in self.going.values()):
+                return
+            await sleep(self._reactor, 0.02)
 
     # One run
 
@@ -142,6 +155,7 @@ class Runs:
         try:
             if self._is_stopping:
                 return
+            going.has_begun = True
             secret = await self._begin(going)
             if going.run.status is RunStatus.RUNNING:
                 await self._see_through(going, secret)
@@ -153,6 +167,7 @@ class Runs:
         due, asked = going.due, going.run
         deadline = timedelta(seconds=due.entry.start_deadline_seconds)
         late = max(self.now, asked.scheduled_at + deadline)
+        tried: list[str] = []
         while True:
             now = self.now
             token, secret = tokens.mint(
@@ -175,11 +190,14 @@ class Runs:
             given = token if going.run.token_id is not None else None
             event = told_of_run(due, going.run, now, actor=going.actor)
             try:
-                await self._scribe.write(Note(run=going.run, event=event, given=given))
+                note = Note(run=going.run, event=event, given=given, taken=tuple(tried))
+                await self._scribe.write(note)  # nobody knows which of those tried is there
             except DatabaseAway:
                 if self._is_stopping:
                     going.run = evolve(asked, status=RunStatus.LOST)
                     return None
+                if going.run.token_id is not None:
+                    tried.append(going.run.token_id)
                 await sleep(self._reactor, AGAIN_SECONDS)
                 continue
             if going.run.token_id is None:
@@ -191,14 +209,14 @@ class Runs:
         environment = dict(going.due.entry.environment_vars)
         given, secrets = self._given(going, secret)
         heard = {name: Excerpt(secrets) for name in ("stdout", "stderr")}
-        began = self._reactor.seconds()
+        going.began = self._reactor.seconds()
         try:
             going.command = command = await self._places.begin(
                 going.due, {**environment, **given}, lambda stream, text: heard[stream].hear(text)
             )
-        except HoodyError as error:
-            heard["stderr"].hear(error.sentence + "\n")
-            await self._end(going, began, NOT_BEGUN, heard)
+        except Exception as error:
+            heard["stderr"].hear(_why_not(error) + "\n")
+            await self._end(going, NOT_BEGUN, heard)
             return
         calls = [self._reactor.callLater(going.due.entry.timeout_seconds, self._is_late, going)]
         calls.append(
@@ -213,7 +231,7 @@ class Runs:
             for call in calls:
                 if call.active():
                     call.cancel()
-        await self._end(going, began, status, heard)
+        await self._end(going, status, heard)
 
     def _is_late(self, going: Going) -> None:
         going.is_late = True
@@ -253,9 +271,7 @@ class Runs:
 
     # Its end
 
-    async def _end(
-        self, going: Going, began: float, exit_code: int, heard: dict[str, Excerpt]
-    ) -> None:
+    async def _end(self, going: Going, exit_code: int, heard: dict[str, Excerpt]) -> None:
         run, entry, now = going.run, going.due.entry, self.now
         status = RunStatus.SUCCEEDED if exit_code == 0 else RunStatus.FAILED
         if going.is_late:
@@ -267,7 +283,7 @@ class Runs:
             run,
             status=status,
             finished_at=now,
-            duration_ms=round((self._reactor.seconds() - began) * 1000, 3),
+            duration_ms=round((self._reactor.seconds() - going.began) * 1000, 3),
             exit_code=exit_code,
             stdout=heard["stdout"].text(),
             stderr=heard["stderr"].text(),
@@ -297,6 +313,14 @@ class Runs:
                     _log.error("the end of a run is not written: {reason}", reason=away.reason)
                     return
                 await sleep(self._reactor, AGAIN_SECONDS)
+
+
+def _why_not(error: Exception) -> str:
+    """Why a command could not be begun."""
+    if isinstance(error, HoodyError):
+        return error.sentence
+    _log.failure("a command could not be begun")
+    return "It could not be begun, for a reason that is in the server's log."
 
 
 def _why(going: Going, exit_code: int) -> str:

@@ -8,10 +8,12 @@ What was claimed and never ended is lost, and said to be, when this server comes
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
-from attrs import define, evolve, field
+from attrs import define, evolve, field, frozen
 from twisted.internet.defer import Deferred, ensureDeferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
@@ -32,6 +34,8 @@ TICK = 0.1
 LOOK_AT_LEAST = 30.0
 """And between two at the database, should an announcement not have come through."""
 AGAIN_SECONDS = 1.0
+UNSURE_SECONDS = 60.0
+"""So long what was claimed as the database went may still turn out to have been written."""
 BATCH = 100
 """Entries that are claimed at once."""
 MOST_SECONDS = 0.003
@@ -40,6 +44,20 @@ MOST_BACK = 0.5
 """Seconds that the clock may go back before it is asked what is due anew."""
 
 _log = Logger(namespace="hoody.cron")
+
+
+@frozen
+class Unsure:
+    """
+    Claimed as the database went, so that nobody knows whether it was written.
+
+    @ivar until: when that is given up, by the reactor's clock.
+    """
+
+    due: Due
+    run: Run
+    actor: str | None
+    until: float
 
 
 @implementer(IRunner)
@@ -58,6 +76,7 @@ class Scheduler:
     _has_recovered: bool = field(default=False, init=False)
     _went_back: bool = field(default=True, init=False)
     _problem: str | None = field(default=None, init=False)
+    _unsure: list[Unsure] = field(factory=list, init=False)
     _call: LoopingCall = field(init=False)
     _working: Deferred[None] | None = field(default=None, init=False)
 
@@ -125,6 +144,7 @@ class Scheduler:
         if not self._has_recovered:
             await self._recover()
             self._has_recovered = True
+        await self._make_sure()
         await self._claim_all()
         while self._call.running and await self._claim_again() == BATCH:
             pass
@@ -157,6 +177,42 @@ class Scheduler:
                         error = "the server was killed before it began"
                     transaction.record(told_of_run(due, lost, now, error=error))
 
+    async def _make_sure(self) -> None:
+        """What turns out to have been claimed before the database went is begun now."""
+        if not self._unsure:
+            return
+        asked, found = self._unsure, set[str]()
+        async with self._store.transaction(patience=5) as transaction:
+            for each in asked:
+                if await transaction.cron.run(each.run.id) is not None:
+                    found.add(each.run.id)
+        now = self._reactor.seconds()
+        self._unsure = [
+            each
+            for each in self._unsure
+            if each not in asked or (each.run.id not in found and now < each.until)
+        ]
+        for each in asked:
+            if each.run.id in found:
+                self._runs.add(each.due, each.run, each.actor)
+
+    @contextmanager
+    def _claiming(self, begun: list[tuple[Due, Run]], actor: str | None = None) -> Iterator[None]:
+        """
+        Begin what has been claimed within this.
+
+        @param begun: what is to be, once the claim is written.
+        """
+        try:
+            yield
+        except DatabaseAway:
+            until = self._reactor.seconds() + UNSURE_SECONDS
+            self._unsure += [Unsure(due, run, actor, until) for due, run in begun]
+            self._changed()
+            raise
+        for due, run in begun:
+            self._runs.add(due, run, actor)
+
     async def _due_of(self, transaction: ITransaction, entry_id: str) -> Due | None:
         entry = await transaction.cron.find(entry_id)
         if entry is None:
@@ -173,6 +229,10 @@ class Scheduler:
     async def _claim(self) -> bool:
         """@return: whether there may be more."""
         begun: list[tuple[Due, Run]] = []
+        with self._claiming(begun):
+            return await self._claim_some(begun)
+
+    async def _claim_some(self, begun: list[tuple[Due, Run]]) -> bool:
         async with self._store.transaction(patience=5) as transaction:
             now = self.now
             dues = await transaction.cron.due(self.server_id, now, BATCH)
@@ -189,8 +249,6 @@ class Scheduler:
             new = await transaction.cron.begin(runs)
             for due, made in claims:
                 begun += self._tell(transaction, due, made, now, new)
-        for due, run in begun:
-            self._runs.add(due, run)
         return len(dues) == BATCH
 
     def _tell(
@@ -208,14 +266,19 @@ class Scheduler:
 
     async def _claim_again(self) -> int:
         begun: list[tuple[Due, Run]] = []
+        with self._claiming(begun):
+            return await self._claim_some_again(begun)
+
+    async def _claim_some_again(self, begun: list[tuple[Due, Run]]) -> int:
         async with self._store.transaction(patience=5) as transaction:
             now = self.now
             dues = await transaction.cron.retries(self.server_id, now, BATCH)
-            runs = [(due, again(due, now, self.server_id)) for due in dues]
-            new = await transaction.cron.begin([run for _, run in runs])
             await transaction.cron.change_runs(
-                [evolve(due.failed, retry_at=None) for due, _ in runs if due.failed]
+                [evolve(due.failed, retry_at=None) for due in dues if due.failed]
             )
+            wanted = [due for due in dues if due.entry.enabled and not due.entry.expired]
+            runs = [(due, again(due, now, self.server_id)) for due in wanted]
+            new = await transaction.cron.begin([run for _, run in runs])
             for due, run in runs:
                 if run.id not in new:
                     continue
@@ -223,8 +286,6 @@ class Scheduler:
                     begun.append((due, run))
                 else:
                     transaction.record(told_of_run(due, run, now))
-        for due, run in begun:
-            self._runs.add(due, run)
         return len(dues)
 
     async def _expire(self) -> int:
@@ -249,7 +310,7 @@ class Scheduler:
                 sooner = await self._sooner(entries, now)
                 if sooner:
                     await transaction.cron.set_next(sooner)
-            if len(entries) < BATCH:
+            if len(entries) < BATCH or not self._call.running:
                 return
             after = entries[-1].id
             await self._claim_all()  # there may be many entries, and it takes long
@@ -268,6 +329,13 @@ class Scheduler:
         return await to_its_end(self._run_now(entry, actor, request_id))
 
     async def _run_now(self, entry: Entry, actor: str, request_id: str | None) -> Run:
+        begun: list[tuple[Due, Run]] = []
+        with self._claiming(begun, actor):
+            return await self._claim_by_hand(begun, entry, actor, request_id)
+
+    async def _claim_by_hand(
+        self, begun: list[tuple[Due, Run]], entry: Entry, actor: str, request_id: str | None
+    ) -> Run:
         async with self._store.transaction() as transaction:
             now = self.now
             due = await due_by_hand(transaction, entry)
@@ -280,10 +348,10 @@ class Scheduler:
             run = by_hand(due, now, self.server_id)
             while run.id not in await transaction.cron.begin([run]):
                 run = by_hand(due, now, self.server_id)  # another asked within this millisecond
-            if run.status is not RunStatus.RUNNING:
+            if run.status is RunStatus.RUNNING:
+                begun.append((due, run))
+            else:
                 transaction.record(told_of_run(due, run, now, actor=actor, request_id=request_id))
-        if run.status is RunStatus.RUNNING:
-            self._runs.add(due, run, actor)
         return run
 
     async def _owner(self, transaction: ITransaction, entry: Entry) -> str:

@@ -368,6 +368,12 @@ class Watches:
         if self._turn is not None:
             self._turn.cancel()
 
+    def jumped(self, seconds: float) -> None:
+        """The clock was set by so much: nobody has been quiet for longer or less long."""
+        for watch in self._watches.values():
+            watch.touched += seconds
+            watch.quiet_since += seconds
+
     def find(self, path: str) -> Watch | None:
         """The watch of a path that is being watched, or was a moment ago."""
         watch = self._watches.get(path)

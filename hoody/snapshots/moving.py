@@ -235,7 +235,7 @@ class Moving:
                 uses.enter_context(self._catalogue.using(*([base[0]] if base else [])))
             await deferToThread(storage.make_container, own.id, volumes, None)
             order = await deferToThread(self._errand, arrival, images, base)
-            last = await converse(self._reactor, order, tell)
+            last = await converse(self._reactor, own.id, order, tell)
         if not isinstance(last.done, Arrived):
             kind = _KINDS.get(last.status or 503, HoodyError)
             raise kind(f"The container was not imported: {last.error}")

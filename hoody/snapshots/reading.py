@@ -50,6 +50,8 @@ OF_ONE = 2
 """So many of one container, so that none keeps all others waiting."""
 COMMAND = [sys.executable, "-m", "hoody.manifests"]
 
+_DELETING = "The snapshot was not read: its container is being deleted."
+
 Tell = Callable[[str], None]
 """Given sentences, as it goes."""
 
@@ -62,8 +64,11 @@ class NotRead(Unavailable):
 
 @define(eq=False)
 class Reading:
+    """@ivar _is_deleting: whether a container is being deleted just now."""
+
     _reactor: Any
     _states: States
+    _is_deleting: Callable[[str], bool]
     _places: DeferredSemaphore = field(factory=lambda: DeferredSemaphore(AT_ONCE), init=False)
     _turns: dict[str, DeferredSemaphore] = field(factory=dict, init=False)
     _under_way: dict[str, set[Deferred[Line]]] = field(factory=dict, init=False)
@@ -87,7 +92,7 @@ class Reading:
                 **self.image_of(container),
             )
 
-        return await self._ask(container.id, await deferToThread(order), Scanned, tell)
+        return await self._ask(container.id, await _looked_up(order), Scanned, tell)
 
     async def verify(self, container: Container, snapshot: Snapshot, tell: Tell) -> Verified:
         """Read all of one anew."""
@@ -97,7 +102,7 @@ class Reading:
         order = Order(
             kind="verify",
             parent=os.getpid(),
-            trees=await deferToThread(trees_of, folder),
+            trees=await _looked_up(lambda: trees_of(folder)),
             record=str(folder / RECORD),
             digest=snapshot.digest,
             record_sha256=snapshot.record,
@@ -135,7 +140,10 @@ class Reading:
         }
 
     def end(self, container_id: str) -> None:
-        """It is being deleted: nobody needs to know what is in it."""
+        """
+        It is being deleted: nobody needs to know what is in it. What would begin from now on,
+        since it has waited for a place or is asked for only now, does not.
+        """
         for each in tuple(self._under_way.get(container_id, ())):
             each.cancel()
 
@@ -155,13 +163,17 @@ class Reading:
     async def _ask_at_once(
         self, container_id: str, order: Order, answer: type[T], tell: Tell
     ) -> T:
-        conversation: Deferred[Line] = ensureDeferred(converse(self._reactor, order, tell))
+        if self._is_deleting(container_id):
+            raise NotRead(_DELETING)
+        conversation: Deferred[Line] = ensureDeferred(
+            converse(self._reactor, container_id, order, tell)
+        )
         together = self._under_way.setdefault(container_id, set())
         together.add(conversation)
         try:
             last = await conversation
         except CancelledError:
-            raise NotRead("The snapshot was not read: its container is being deleted.") from None
+            raise NotRead(_DELETING) from None
         finally:
             together.discard(conversation)
             if not together:
@@ -172,10 +184,23 @@ class Reading:
         return last.done
 
 
-async def converse(reactor: Any, order: Order, tell: Tell) -> Line:
+async def _looked_up(look: Callable[[], T]) -> T:
+    """
+    What is done in a thread.
+
+    @raise NotRead: if it is not there, as it may have been deleted meanwhile.
+    """
+    try:
+        return await deferToThread(look)
+    except OSError as error:
+        raise NotRead(f"The snapshot could not be read: {error.strerror}.") from error
+
+
+async def converse(reactor: Any, container_id: str, order: Order, tell: Tell) -> Line:
     """
     Have a process do it.
 
+    @param container_id: whose snapshots it is about; empty for those of all.
     @return: its last line; one that has not C{done} has C{error}.
     @raise NotRead: if there could be none.
     """
@@ -190,7 +215,7 @@ async def converse(reactor: Any, order: Order, tell: Tell) -> Line:
     try:
         output = await commands.run(
             reactor,
-            COMMAND,
+            command(order, container_id),
             given=write(order),
             seconds=SECONDS,
             each_line=hear,
@@ -202,6 +227,11 @@ async def converse(reactor: Any, order: Order, tell: Tell) -> Line:
     if last.done is None and last.error is None:
         return Line(error=commands.last_line(output.err) or "it broke off")
     return last
+
+
+def command(order: Order, container_id: str) -> list[str]:
+    """Of the process; it says what it does, and to whose snapshots, to who looks at what runs."""
+    return [*COMMAND, order.kind, *([container_id] if container_id else [])]
 
 
 def environment() -> dict[str, str]:

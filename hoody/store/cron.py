@@ -21,11 +21,14 @@ _RUN_NAMES = names_of(Run)
 _SAID = ("stdout", "stderr")
 _CASTS = {"environment_vars": "::jsonb", "scopes": "::text[]"}
 _PLACED = "cron_entries e LEFT JOIN containers c ON c.id = e.container_id"
-_RETRIED = f"cron_runs r JOIN {_PLACED} ON e.id = r.entry_id"
 _MINE = "coalesce(c.server_id, e.server_id) = %(server)s"
-_FIRES = f"e.enabled AND e.next_fire_at IS NOT NULL AND {_MINE}"
-_RETRIES = f"r.retry_at IS NOT NULL AND {_MINE}"
-_ENDS = f"NOT e.expired AND e.expires_at IS NOT NULL AND {_MINE}"
+# The same where the first few of an index are wanted. The planner takes it that hardly a row is
+# somebody's; given a join, it may begin at the wrong end.
+_PLACE = (
+    "coalesce((SELECT c.server_id FROM containers c WHERE c.id = e.container_id), e.server_id)"
+)
+_FIRES = "e.enabled AND e.next_fire_at IS NOT NULL"
+_ENDS = "NOT e.expired AND e.expires_at IS NOT NULL"
 
 
 def _listed(names: list[str], of: str = "") -> str:
@@ -141,15 +144,21 @@ class Cron:
     # What the clock does
 
     async def next_due(self, server_id: str) -> datetime | None:
-        # Three indexes, each read from its beginning to the first that is ours.
+        # Indexes, each read from its beginning to the first that is ours. What fires, which is
+        # the most, is asked for in two parts: else a server that has little would read all that
+        # others have.
         rows = await self._link.run(
-            "SELECT least("
-            f"(SELECT e.next_fire_at FROM {_PLACED} WHERE {_FIRES}"
-            " ORDER BY e.next_fire_at, e.id LIMIT 1),"
-            f" (SELECT r.retry_at FROM {_RETRIED} WHERE {_RETRIES}"
+            f"SELECT least((SELECT e.next_fire_at FROM cron_entries e WHERE {_FIRES}"
+            " AND e.container_id IS NULL AND e.server_id = %(server)s"
+            " ORDER BY e.next_fire_at LIMIT 1),"
+            " (SELECT e.next_fire_at FROM cron_entries e"
+            f" JOIN containers c ON c.id = e.container_id WHERE {_FIRES}"
+            " AND c.server_id = %(server)s ORDER BY e.next_fire_at, e.id LIMIT 1),"
+            " (SELECT r.retry_at FROM cron_runs r WHERE r.retry_at IS NOT NULL"
+            f" AND (SELECT {_PLACE} FROM cron_entries e WHERE e.id = r.entry_id) = %(server)s"
             " ORDER BY r.retry_at, r.id LIMIT 1),"
-            f" (SELECT e.expires_at FROM {_PLACED} WHERE {_ENDS}"
-            " ORDER BY e.expires_at, e.id LIMIT 1))",
+            f" (SELECT e.expires_at FROM cron_entries e WHERE {_ENDS}"
+            f" AND {_PLACE} = %(server)s ORDER BY e.expires_at, e.id LIMIT 1))",
             {"server": server_id},
         )
         return rows[0][0]  # type: ignore[no-any-return]
@@ -157,14 +166,16 @@ class Cron:
     async def due(self, server_id: str, now: datetime, limit: int) -> list[Due]:
         rows = await self._link.run(
             f"SELECT e.id FROM {_PLACED} WHERE {_FIRES} AND e.next_fire_at <= %(now)s"
-            " ORDER BY e.next_fire_at, e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED",
+            f" AND {_MINE} ORDER BY e.next_fire_at, e.id LIMIT %(limit)s"
+            " FOR UPDATE OF e SKIP LOCKED",
             {"server": server_id, "now": now, "limit": limit},
         )
         return await self._seen([row[0] for row in rows])
 
     async def retries(self, server_id: str, now: datetime, limit: int) -> list[Due]:
         rows = await self._link.run(
-            f"SELECT {_RUN} FROM {_RETRIED} WHERE {_RETRIES} AND r.retry_at <= %(now)s"
+            f"SELECT {_RUN} FROM cron_runs r JOIN cron_entries e ON e.id = r.entry_id"
+            f" WHERE r.retry_at <= %(now)s AND {_PLACE} = %(server)s"
             " ORDER BY r.retry_at, r.id LIMIT %(limit)s FOR UPDATE OF e, r SKIP LOCKED",
             {"server": server_id, "now": now, "limit": limit},
         )
@@ -175,7 +186,8 @@ class Cron:
     async def ending(self, server_id: str, now: datetime, limit: int) -> list[Due]:
         rows = await self._link.run(
             f"SELECT e.id FROM {_PLACED} WHERE {_ENDS} AND e.expires_at <= %(now)s"
-            " ORDER BY e.expires_at, e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED",
+            f" AND {_MINE} ORDER BY e.expires_at, e.id LIMIT %(limit)s"
+            " FOR UPDATE OF e SKIP LOCKED",
             {"server": server_id, "now": now, "limit": limit},
         )
         return await self._seen([row[0] for row in rows])
@@ -204,8 +216,9 @@ class Cron:
         self, server_id: str, now: datetime, after: str, limit: int
     ) -> list[Entry]:
         rows = await self._link.run(
-            f"SELECT {_ENTRY} FROM {_PLACED} WHERE {_FIRES} AND e.next_fire_at > %(now)s"
-            " AND e.id > %(after)s ORDER BY e.id LIMIT %(limit)s FOR UPDATE OF e SKIP LOCKED",
+            f"SELECT {_ENTRY} FROM {_PLACED} WHERE {_FIRES} AND {_MINE}"
+            " AND e.next_fire_at > %(now)s AND e.id > %(after)s ORDER BY e.id LIMIT %(limit)s"
+            " FOR UPDATE OF e SKIP LOCKED",
             {"server": server_id, "now": now, "after": after, "limit": limit},
         )
         return [_entry(row) for row in rows]
@@ -272,8 +285,8 @@ class Cron:
 
     async def expire(self, before: datetime, limit: int) -> int:
         rows = await self._link.run(
-            "WITH gone AS (DELETE FROM cron_runs WHERE id IN (SELECT id FROM cron_runs"
-            " WHERE scheduled_at < %s AND status <> 'running' ORDER BY scheduled_at LIMIT %s)"
+            "WITH gone AS (DELETE FROM cron_runs WHERE id = ANY(ARRAY(SELECT id FROM cron_runs"
+            " WHERE scheduled_at < %s AND status <> 'running' ORDER BY scheduled_at LIMIT %s))"
             " RETURNING 1) SELECT count(*) FROM gone",
             (before, limit),
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from time import monotonic
 from typing import Protocol
 
 import psycopg2
@@ -228,12 +229,12 @@ class Database:
     async def _transaction(self, patience: float) -> AsyncIterator[Transaction]:
         if not self.up:
             raise DatabaseAway(self._problem or "it is not up")
-        late = self._reactor.seconds() + patience
+        late = monotonic() + patience
         link = await self.pool.take(late)
         try:
             await link.run("BEGIN")
             # It began before we hear of it, so what is left then is not too much.
-            within = late - self._reactor.seconds()
+            within = late - monotonic()
             transaction = Transaction(link)
             yield transaction
             await transaction.commit(within)

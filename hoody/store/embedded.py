@@ -14,6 +14,7 @@ import contextlib
 import os
 import signal
 import subprocess
+from time import monotonic
 
 import psycopg2
 from attrs import define, field
@@ -102,10 +103,10 @@ class EmbeddedPostgres:
             raise DatabaseAway("the server is stopping")
 
     async def _until_ready(self) -> None:
-        late = self._reactor.seconds() + _READY_SECONDS
+        late = monotonic() + _READY_SECONDS
         while await deferToThread(self.cluster.answers, 0.5) is not Answer.READY:
             self._check()
-            if self.pid is None or self._reactor.seconds() > late:
+            if self.pid is None or monotonic() > late:
                 raise DatabaseAway(
                     f"Postgres does not start; {self.cluster.data_dir}/postgres.log says why"
                 )

@@ -16,6 +16,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Any
 
 import psycopg2
@@ -181,7 +182,7 @@ class Link:
 
     def look(self) -> None:
         """Give up what takes too long."""
-        if self._waiting is not None and self._reactor.seconds() > self.late:
+        if self._waiting is not None and monotonic() > self.late:
             waiting, self._waiting, self.usable = self._waiting, None, False
             if not waiting.called:
                 waiting.errback(DatabaseAway("it did not answer in time"))

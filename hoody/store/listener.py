@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 from attrs import define, field
 from twisted.internet.base import ReactorBase
@@ -90,7 +91,7 @@ class Listener:
         self.on_beat()
 
     def _despair(self) -> None:
-        now = self._reactor.seconds()
+        now = monotonic()
         if self._silent_since is None:
             self._silent_since = now
         elif now - self._silent_since >= DESPAIR:
@@ -113,7 +114,7 @@ class Listener:
             self._announced(topic)
 
     async def _ask(self, link: Link, sql: str) -> None:
-        link.late = self._reactor.seconds() + PATIENCE
+        link.late = monotonic() + PATIENCE
         await link.run(sql)
 
     def _announced(self, topic: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from time import monotonic
 
 from attrs import define, field
 from twisted.internet.base import ReactorBase
@@ -68,7 +69,7 @@ class Pool:
         """
         A connection of one's own, to be given back or retired.
 
-        @param late: until when to wait for it, and for all that is asked on it.
+        @param late: until when to wait for it, and for all that is asked on it; CLOCK_MONOTONIC.
         @return: may be cancelled. Fails with L{DatabaseAway}.
         """
         waiter: Deferred[Link] = Deferred(self._forget)
@@ -96,7 +97,7 @@ class Pool:
         ensureDeferred(self._undo(link))
 
     async def _undo(self, link: Link) -> None:
-        link.late = self._reactor.seconds() + 2
+        link.late = monotonic() + 2
         await link.quiet()
         if link.usable:
             try:
@@ -141,7 +142,7 @@ class Pool:
     def _look(self) -> None:
         for link in tuple(self.links):
             link.look()
-        now = self._reactor.seconds()
+        now = monotonic()
         for waiter, late in tuple(self._waiters.items()):
             if now > late and self._waiters.pop(waiter, None) is not None:
                 waiter.errback(DatabaseAway(self.problem or "all connections are busy"))

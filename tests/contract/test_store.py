@@ -6,24 +6,23 @@ import itertools
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import cast
 
 import psycopg2
 import pytest
-import pytest_twisted
 from attrs import evolve
 from twisted.internet import reactor
 from twisted.internet.base import ReactorBase
-from twisted.internet.defer import CancelledError, Deferred, ensureDeferred, gatherResults
-from twisted.internet.interfaces import IReactorTime
+from twisted.internet.defer import CancelledError, ensureDeferred, gatherResults
 
 from hoody.audit.events import Event, Filter
 from hoody.auth.tokens import Scope, Token, mint
-from hoody.containers.container import Container, Incarnation, Status, Volume
+from hoody.containers.container import Incarnation, Status, Volume
 from hoody.containers.elsewhere import Owner
-from hoody.containers.image import Image, ImageStatus
+from hoody.containers.image import ImageStatus
 from hoody.containers.transitions import Transition
 from hoody.errors import DatabaseAway, InUse, Taken
 from hoody.interfaces import IStore
@@ -33,74 +32,20 @@ from hoody.projects import Project
 from hoody.snapshots.snapshot import Snapshot
 from hoody.store import programs
 from hoody.store.cluster import Cluster
-from hoody.store.database import Database, External
+from hoody.store.database import Database
 from hoody.store.embedded import EmbeddedPostgres
 from hoody.store.links import Link
-from hoody.store.memory import MemoryStore
-from hoody.store.migrations import SchemaRefused
 from tests.support.postgres import Postgres, open_folder
-
-NOW = datetime(2026, 5, 4, 2, 55, 8, tzinfo=UTC)
-_numbers = itertools.count(1)
-
-
-def seconds() -> float:
-    return cast(IReactorTime, reactor).seconds()
-
-
-async def nothing() -> None:
-    pass
-
-
-def refused(refusal: SchemaRefused) -> None:
-    raise AssertionError(refusal.sentence)
-
-
-async def opened(cluster: Postgres, name: str) -> Database:
-    database = Database(
-        cast(ReactorBase, reactor),
-        External(cluster.dsn(name)),
-        lambda: None,
-        nothing,
-        refused,
-    )
-    database.start()
-    await database.ready(20)
-    return database
-
-
-@pytest_twisted.async_yield_fixture  # type: ignore[untyped-decorator]
-async def postgres_store(cluster: Postgres) -> AsyncIterator[Database]:
-    name = f"store{next(_numbers)}"
-    cluster.run("createdb", name)
-    database = await opened(cluster, name)
-    yield database
-    await database.stop()
-    left = cluster.ask(
-        "postgres",
-        "SELECT count(*) FROM pg_stat_activity"
-        f" WHERE datname = '{name}' AND state LIKE 'idle in%'",
-    )
-    assert left == "0"
-
-
-@pytest.fixture
-def memory_store() -> MemoryStore:
-    return MemoryStore()
-
-
-@pytest.fixture(params=["memory_store", "postgres_store"], ids=["memory", "postgres"])
-def store(request: pytest.FixtureRequest) -> IStore:
-    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
-
-
-def awaits(test: Callable[..., Awaitable[None]]) -> Callable[..., Deferred[None]]:
-    return pytest_twisted.ensureDeferred(test)  # type: ignore[no-any-return]
-
-
-def project(alias: str, **more: object) -> Project:
-    number = f"{next(_numbers):024x}"
-    return Project(id=number, alias=alias, created_at=NOW, updated_at=NOW, **more)  # type: ignore[arg-type]
+from tests.support.stores import (
+    NOW,
+    awaits,
+    container,
+    fresh_id,
+    furnished,
+    image,
+    project,
+    seconds,
+)
 
 
 def event(event_type: str = "project.created", **more: object) -> Event:
@@ -350,35 +295,6 @@ async def test_observers_are_told_after_a_change_is_true_and_of_no_other(store: 
 # Containers and images
 
 
-def image(name: str = "box", **more: object) -> Image:
-    number = f"{next(_numbers):024x}"
-    given: dict[str, object] = {"server_id": "s1", "source": "busybox", **more}
-    return Image(id=number, name=name, created_at=NOW, **given)  # type: ignore[arg-type]
-
-
-async def furnished(store: IStore) -> tuple[Project, Image]:
-    made, box = project("house"), image(config={"command": ["sh"], "port": 80})
-    async with store.transaction() as transaction:
-        await transaction.projects.add(made)
-        await transaction.images.add(box)
-    return made, box
-
-
-def container(name: str, of: tuple[Project, Image], number: int = 0, **more: object) -> Container:
-    given: dict[str, object] = {"server_id": "s1", **more}
-    return Container(
-        id=f"{next(_numbers):024x}",
-        project_id=of[0].id,
-        name=name,
-        container_image=of[1].name,
-        image_id=of[1].id,
-        number=number,
-        created_at=NOW,
-        updated_at=NOW,
-        **given,  # type: ignore[arg-type]
-    )
-
-
 @awaits
 async def test_servers_say_what_they_are_called_and_whose_is_what(store: IStore) -> None:
     of = await furnished(store)
@@ -525,7 +441,7 @@ async def test_what_became_of_a_container_is_kept_as_long_as_it_is(store: IStore
 
 def snapshot(container_id: str, name: str, **more: object) -> Snapshot:
     given: dict[str, object] = {
-        "id": f"{next(_numbers):024x}",
+        "id": fresh_id(),
         "container_id": container_id,
         "name": name,
         "created_at": NOW,
@@ -658,14 +574,14 @@ async def test_whoever_is_cancelled_leaves_no_transaction_and_no_connection_behi
 @awaits
 async def test_who_waits_for_a_connection_may_be_cancelled_too(postgres_store: Database) -> None:
     pool = postgres_store.pool
-    taken = [await pool.take(seconds() + 5) for _ in range(pool.size)]
-    waiting = pool.take(seconds() + 5)
+    taken = [await pool.take(monotonic() + 5) for _ in range(pool.size)]
+    waiting = pool.take(monotonic() + 5)
     waiting.cancel()
     with pytest.raises(CancelledError):
         await waiting
     assert pool.waiting == 0
     with pytest.raises(DatabaseAway, match="busy"):
-        await pool.take(seconds() + 0.1)
+        await pool.take(monotonic() + 0.1)
     for link in taken:
         pool.give_back(link)
     async with postgres_store.transaction() as transaction:

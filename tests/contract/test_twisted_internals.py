@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from twisted.internet import posixbase, tcp
 from twisted.internet.abstract import FileDescriptor
+from twisted.internet.base import ReactorBase
 from twisted.internet.testing import StringTransport
 from twisted.web import http, server
 
@@ -131,12 +132,35 @@ def test_answers_leave_through_the_channel(name: str) -> None:
     assert f"self.channel.{name}(" in source
 
 
+def test_the_reactor_s_timers_go_by_its_seconds_and_are_in_two_lists() -> None:
+    reactor = _Turning()
+    now = [5.0]
+    reactor.seconds = lambda: now[0]
+    called: list[str] = []
+    kept, cancelled = (reactor.callLater(2, called.append, each) for each in "ab")
+    assert reactor._newTimedCalls == [kept, cancelled]
+    reactor.runUntilCurrent()
+    assert reactor._newTimedCalls == []
+    assert sorted(reactor._pendingTimedCalls, key=id) == sorted([kept, cancelled], key=id)
+    cancelled.cancel()
+    assert cancelled in reactor._pendingTimedCalls
+    assert kept.time == 7.0
+    now[0] = 7.0
+    reactor.runUntilCurrent()
+    assert called == ["a"]
+
+
+class _Turning(ReactorBase):
+    def installWaker(self) -> None:
+        self.waker = None
+
+
 def test_private_names_of_twisted_stay_in_protocols() -> None:
     root = Path(hoody.protocols.__file__).parent.parent
     private = re.compile(
         r"\.(_networkProducer|_waitingForTransport|_handlingRequest|_dataBuffer|_transferDecoder"
         r"|_savedTimeOut|doRead|doWrite|bufferSize|_send100Continue|_tempDataBuffer|_command|_path|_version|_disconnected"
-        r"|_trailerHeaders)\b"
+        r"|_trailerHeaders|_pendingTimedCalls|_newTimedCalls)\b"
     )
     for path in root.rglob("*.py"):
         if path.parent.name != "protocols":

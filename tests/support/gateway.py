@@ -167,6 +167,7 @@ async def _serve(file: Path, *, splice: int | None = None, **options: Any) -> No
         pipe=pages,
         pipe_pages=pages,
         server_pages=pages,
+        cron_pages=pages,
         gateway=face,
         guard=guard,
     )

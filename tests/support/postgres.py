@@ -117,3 +117,26 @@ def postgres(directory: Path) -> Iterator[Postgres]:
     finally:
         server.terminate()
         server.wait(30)
+
+
+def end(running: Postgres) -> None:
+    """At once, as when it is killed."""
+    _control(running, "stop", "-m", "immediate")
+
+
+def again(ended: Postgres) -> None:
+    """Start it, and wait until it answers."""
+    options = f"-k {ended.env['PGHOST']} -c listen_addresses= -c fsync=off"
+    _control(ended, "start", "-o", options, "-l", os.devnull)
+
+
+def _control(running: Postgres, *words: str) -> None:
+    other = {"user": "postgres"} if os.geteuid() == 0 else {}
+    subprocess.run(
+        [str(running.bin / "pg_ctl"), "-D", f"{running.env['PGHOST']}/data", "-w", *words],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        **other,  # type: ignore[call-overload]
+    )

@@ -6,7 +6,9 @@ import io
 import re
 import subprocess
 import tarfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.support.images import folder as in_tar
 from tests.support.images import member
@@ -30,8 +32,17 @@ SETTINGS = (
 )
 
 
-def make(archive: Path, programs: Path) -> None:
-    """@param programs: the folder of the server's."""
+def make(
+    archive: Path,
+    programs: Path,
+    more: Sequence[Path] = (),
+    files: Mapping[str, bytes] = MappingProxyType({}),
+) -> None:
+    """
+    @param programs: the folder of the server's.
+    @param more: programs, and
+    @param files: scripts by their names without a slash first, that are to be in it, too.
+    """
     version = programs.parent
     share = Path("/usr/share/postgresql") / version.name
     with tarfile.open(archive, "w") as file:
@@ -41,7 +52,13 @@ def make(archive: Path, programs: Path) -> None:
         for name, content in (("etc/passwd", _PASSWD), ("etc/group", _GROUP)):
             info, _ = member(name, content, mode=0o644)
             file.addfile(info, io.BytesIO(content))
-        binaries = [*map(Path, PROGRAMS), *_binaries(version)]
+        for name, content in files.items():
+            for parent in reversed(Path(name).parents[:-1]):
+                info, _ = in_tar(str(parent), mode=0o755)
+                file.addfile(info)
+            info, _ = member(name, content, mode=0o755)
+            file.addfile(info, io.BytesIO(content))
+        binaries = [*map(Path, PROGRAMS), *more, *_binaries(version)]
         for path in [*binaries, *sorted(_needed(binaries))]:
             file.add(path.resolve(), str(path)[1:], filter=_of_root)
         for path in (share, Path("/usr/share/zoneinfo/UTC")):

@@ -188,12 +188,14 @@ class Visitors:
 
 class Readers:
     """
-    Those processes that read what is in snapshots stand still for as long as this lasts.
+    Those processes that read what is in the snapshots of one container stand still for as long
+    as this lasts. What the server reads on its own behalf of others, and the sweep, go on.
 
     @ivar held: their pids.
     """
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, container_id: str) -> None:
+        self._container_id = container_id
         self._tasks = Path(f"/proc/{house.server.process.pid}/task")
         self.held: list[int] = []
         self._over = threading.Event()
@@ -213,13 +215,17 @@ class Readers:
     @property
     def alive(self) -> list[int]:
         """Of those that are held."""
-        return [pid for pid in self.held if "hoody.manifests" in _words(pid)]
+        return [pid for pid in self.held if self._is_one(pid)]
+
+    def _is_one(self, pid: int) -> bool:
+        words = _words(pid)
+        return "hoody.manifests" in words and self._container_id in words
 
     def _look(self) -> None:
         # One takes tens of milliseconds until it has begun to read.
         while not self._over.wait(0.002):
             for pid in self._children:
-                if pid not in self.held and "hoody.manifests" in _words(pid):
+                if pid not in self.held and self._is_one(pid):
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(pid, signal.SIGSTOP)
                         self.held.append(pid)
@@ -233,11 +239,12 @@ class Readers:
         return found
 
 
-def _words(pid: int) -> str:
+def _words(pid: int) -> list[str]:
+    """Of its command line; none of one that is gone."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
     except OSError:
-        return ""
+        return []
 
 
 def told(house: House, method: str, path: str, *more: str) -> list[tuple[str, dict[str, Any]]]:

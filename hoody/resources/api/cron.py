@@ -246,10 +246,10 @@ class CronFace:
 
     async def list_versions(self, call: Call, user: str, entry: str) -> Versions:
         found = await self._looking.versions(self._asking(call), user, entry)
-        rows = await deferToThread(lambda: [self._version(call, each) for each in found])
+        rows = await deferToThread(lambda: [self._former(call, each) for each in found])
         return Versions(versions=rows)
 
-    def _version(self, call: Call, entry: Entry) -> EntryRow:
+    def _former(self, call: Call, entry: Entry) -> EntryRow:
         row = self._row(call, Shown(entry=entry))
         row.next_run_at = None  # of what was, nothing is due
         return row

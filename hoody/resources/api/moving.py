@@ -43,7 +43,7 @@ from hoody.resources.outflow import Outflow
 from hoody.resources.upload import Upload, place_for
 from hoody.snapshots.catalogue import Catalogue, find_snapshot
 from hoody.snapshots.moving import Moving, Wish, check_name
-from hoody.snapshots.reading import COMMAND, NotRead, Tell, environment, in_words
+from hoody.snapshots.reading import NotRead, Tell, command, environment, in_words
 from hoody.snapshots.snapshot import Snapshot
 
 IMPORT = "/api/v1/projects/{project}/containers/import"
@@ -146,7 +146,7 @@ class MovingFace:
 
         flow = Outflow(self._catalogue.fleet.reactor, request, _refusal, hear)
         try:
-            await flow.start(COMMAND, write(order), environment())
+            await flow.start(command(order, sent.container_id), write(order), environment())
         finally:
             if flow.is_whole and isinstance(last.done, Left):
                 told = {"name": sent.name, "digest": sent.digest, "bytes": last.done.bytes_sent}

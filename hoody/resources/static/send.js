@@ -127,6 +127,8 @@
 
   let running = null;
 
+  const pause = (milliseconds) => new Promise((done) => setTimeout(done, milliseconds));
+
   class Transfer {
     constructor() {
       this.body = body();
@@ -141,14 +143,17 @@
       this.began = null;
       this.phase = null;
       this.watching = new AbortController();
+      this.unwatched = null;
       this.enter("waiting");
     }
 
-    start() {
+    async start() {
       if (this.ended) return;
       const token = $("token")?.value;
       const headers = token ? { Authorization: `Bearer ${token}` } : {};
-      this.watch(headers);
+      // Who watches only when it has begun may miss how it ended.
+      await Promise.race([this.watch(headers), pause(2000)]);
+      if (this.ended) return;
       const request = (this.request = new XMLHttpRequest());
       request.open("PUT", address());
       request.setRequestHeader("Content-Type", this.body.type);
@@ -159,23 +164,36 @@
       request.upload.onprogress = (event) => this.handedOver(event.loaded);
       request.onreadystatechange = () => this.readLines();
       request.onload = () => this.answered();
-      // What the server says by the other way may be underway.
-      request.onerror = () => setTimeout(() => this.fail("The connection to the server broke."), this.fed ? 1500 : 0);
+      request.onerror = () => this.broke();
       request.send(this.body.content);
+    }
+
+    // What the server says by the other way may be underway.
+    async broke() {
+      await Promise.race([this.unwatched, pause(5000)]);
+      this.fail("The connection to the server broke.");
     }
 
     // A browser reads no answer before it has sent all, and sends what is not read yet: how a
     // large body fares, and why it failed, is learned by watching the path, as others may.
     async watch(headers) {
-      const url = address("progress");
+      let answer = null;
       try {
-        const answer = await fetch(url, {
+        answer = await fetch(address("progress"), {
           headers: { ...headers, Accept: "text/event-stream" },
           signal: this.watching.signal,
         });
-        if (answer.ok) for await (const [name, data] of events(answer.body)) this.seen(name, data);
       } catch {
         // There is still the request itself.
+      }
+      this.unwatched = this.follow(answer);
+    }
+
+    async follow(answer) {
+      try {
+        if (answer?.ok) for await (const [name, data] of events(answer.body)) this.seen(name, data);
+      } catch {
+        // As above.
       }
       this.fed = false;
     }
@@ -355,12 +373,12 @@
   // The server has yet to notice that the last one is over, which takes a round trip or two.
   const PAUSE = 500;
 
-  function begin(pause = 0) {
+  function begin(after = 0) {
     for (const id of ["form", "ways", "again", "other"]) $(id).hidden = true;
     $("run").hidden = $("stop").hidden = false;
     $("notes").replaceChildren();
     const transfer = (running = new Transfer());
-    setTimeout(() => transfer.start(), pause);
+    setTimeout(() => transfer.start(), after);
     $("stop").focus();
   }
 

@@ -28,6 +28,8 @@ CREATE TABLE cron_entries (
 );
 CREATE INDEX cron_entries_next ON cron_entries (next_fire_at, id)
     WHERE enabled AND next_fire_at IS NOT NULL;
+CREATE INDEX cron_entries_next_of_server ON cron_entries (server_id, next_fire_at)
+    WHERE enabled AND next_fire_at IS NOT NULL AND container_id IS NULL;
 CREATE INDEX cron_entries_expiry ON cron_entries (expires_at, id)
     WHERE NOT expired AND expires_at IS NOT NULL;
 CREATE INDEX cron_entries_user ON cron_entries ("user", created_at, id);
