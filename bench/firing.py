@@ -134,8 +134,8 @@ def _start(place: Place) -> Measured:
 def _start_full(place: Place) -> Figures:
     """One is due when it starts; others are while it has just started."""
     ran = place.new("ran")
-    began = _apart(int(time.time()) + 8)
-    soon = {number: began + 1.6 + number * _BETWEEN for number in range(2, 10)}
+    began = _apart(int(time.time()) + 6)
+    soon = {number: began + 1.6 + number * _BETWEEN for number in range(2, 8)}
     with place.book.open() as opened:
         opened.have_due({1: began - 1, **soon}, {1: f"echo >>{ran}", **dict.fromkeys(soon, ":")})
     if time.time() > began - 1:
@@ -306,7 +306,7 @@ def _single(place: Place) -> Measured:
         opened.have_due(
             times, {number: f"echo {number} $(date +%s.%N) >>{written}" for number in times}
         )
-        _sleep_until(max(times.values()) + 3)
+        _sleep_until(max(times.values()) + 2)
         said = opened.delays(list(times.values()))
         found = _found(written)
     ours = [(found[number] - at) * 1e3 for number, at in times.items()]
