@@ -36,6 +36,8 @@ LOOK_AT_LEAST = 30.0
 AGAIN_SECONDS = 1.0
 UNSURE_SECONDS = 60.0
 """So long what was claimed as the database went may still turn out to have been written."""
+HOLD_SECONDS = 1.0
+"""So long what is claimed is not begun while more is."""
 BATCH = 100
 """Entries that are claimed at once."""
 MOST_SECONDS = 0.003
@@ -77,6 +79,7 @@ class Scheduler:
     _went_back: bool = field(default=True, init=False)
     _problem: str | None = field(default=None, init=False)
     _unsure: list[Unsure] = field(factory=list, init=False)
+    _claimed: list[tuple[Due, Run]] = field(factory=list, init=False)
     _call: LoopingCall = field(init=False)
     _working: Deferred[None] | None = field(default=None, init=False)
 
@@ -223,14 +226,28 @@ class Scheduler:
         return await due_by_hand(transaction, entry)
 
     async def _claim_all(self) -> None:
-        while self._call.running and await self._claim():
-            pass
+        """What is claimed is begun when all is: that takes longer. But it does not wait long."""
+        late = self._reactor.seconds() + HOLD_SECONDS
+        try:
+            while self._call.running and await self._claim():
+                if self._reactor.seconds() > late:
+                    self._begin_claimed()
+        finally:
+            self._begin_claimed()
+
+    def _begin_claimed(self) -> None:
+        claimed, self._claimed = self._claimed, []
+        for due, run in claimed:
+            self._runs.add(due, run)
 
     async def _claim(self) -> bool:
         """@return: whether there may be more."""
         begun: list[tuple[Due, Run]] = []
         with self._claiming(begun):
-            return await self._claim_some(begun)
+            is_more = await self._claim_some(begun)
+            self._claimed += begun
+            begun.clear()
+        return is_more
 
     async def _claim_some(self, begun: list[tuple[Due, Run]]) -> bool:
         async with self._store.transaction(patience=5) as transaction:
