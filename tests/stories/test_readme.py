@@ -8,12 +8,14 @@ import re
 import signal
 import stat
 import subprocess
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from tests.support import night_image
 from tests.support.containers import House
-from tests.support.postgres import Postgres
+from tests.support.postgres import Postgres, folder
 from tests.support.server import Server
 from tests.support.wire import Wire
 
@@ -41,19 +43,52 @@ def test_every_block_to_paste_is_run_here() -> None:
         "idle",
         "snapshot",
         "move",
+        "night",
+        "morning",
     }
     assert README.count("```sh") == len(BLOCKS)
+
+
+def pasted(block: str, house: House) -> str:
+    lines = BLOCKS[block].replace("localhost:8080", f"localhost:{house.server.port}")
+    lines = lines.replace("/var/lib/hoody", str(house.data_dir))
+    return subprocess.run(
+        ["bash", "-eo", "pipefail", "-c", lines], capture_output=True, text=True, check=True
+    ).stdout
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["at hand", pytest.param("Debian's", marks=(pytest.mark.long, pytest.mark.timeout(600)))],
+)
+def test_one_night(tmp_path: Path, pool: Path, cluster: Postgres, source: str) -> None:
+    """The image is Debian's by the network, or of this machine's packages: then it is there."""
+    with closing(House(tmp_path / "data", pool, cluster)) as house:
+        if source == "at hand":
+            programs = folder()
+            assert programs is not None
+            night_image.make(tmp_path / "image.tar", programs)
+            house.api(
+                *("POST", "/images?name=debian", None, "-T", str(tmp_path / "image.tar")),
+                *("-H", "Expect:", "-m", "100"),
+            )
+        told = pasted("night", house)
+        assert '"schedule_human": "At 02:55"' in told
+        told = pasted("morning", house)
+        assert '"status": "succeeded"' in told
+        assert "pre-migration snapshot" in told
+        assert '"success": true' in told
+        taken = house.api.get("/containers/app/snapshots").data["snapshots"]
+        assert [each["alias"] for each in taken] == [None, "rollback-point"]
+        assert taken[1]["expires_at"] is not None
+        house.delete("app")
 
 
 def test_a_container_and_its_sleep(tmp_path: Path, pool: Path, cluster: Postgres) -> None:
     house = House(tmp_path / "data", pool, cluster)
 
     def paste(block: str) -> str:
-        lines = BLOCKS[block].replace("localhost:8080", f"localhost:{house.server.port}")
-        lines = lines.replace("/var/lib/hoody", str(house.data_dir))
-        return subprocess.run(
-            ["bash", "-eo", "pipefail", "-c", lines], capture_output=True, text=True, check=True
-        ).stdout
+        return pasted(block, house)
 
     try:
         told = paste("container")
