@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -44,7 +45,7 @@ def _end(popen: subprocess.Popen[bytes]) -> None:
 
 def cpu(pid: int) -> float:
     """Seconds of CPU that a process and its living children have used."""
-    return own_cpu(pid) + sum(cpu(child) for child in _children(pid))
+    return own_cpu(pid) + sum(cpu(child) for child in children(pid))
 
 
 def own_cpu(pid: int) -> float:
@@ -58,9 +59,19 @@ def own_cpu(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
-def _children(pid: int) -> Iterator[int]:
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        yield from map(int, children.read_text().split())
+def children(pid: int) -> Iterator[int]:
+    """Those that have ended, and were not waited for, too."""
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread has ended
+            yield from map(int, path.read_text().split())
+
+
+def descendants(pid: int) -> list[int]:
+    """Children, and theirs, the nearest first."""
+    found = list(children(pid))
+    for child in found:
+        found += children(child)
+    return found
 
 
 def resident(pid: int) -> int:

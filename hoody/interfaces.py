@@ -487,8 +487,8 @@ class ICron(Interface):
     async def run(run_id: str) -> Run | None:
         """One."""
 
-    async def change_run(run: Run) -> None:
-        """All of it; it may be gone."""
+    async def change_runs(runs: list[Run]) -> None:
+        """All of each; they may be gone."""
 
     async def runs(entry_id: str, offset: int, limit: int) -> tuple[list[Run], int]:
         """Newest first."""

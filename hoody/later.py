@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from time import perf_counter
 from typing import Any, TypeVar
 
-from twisted.internet.defer import Deferred, ensureDeferred
+from attrs import define, field
+from twisted.internet.defer import Deferred, DeferredLock, ensureDeferred
 from twisted.python.failure import Failure
 
 T = TypeVar("T")
@@ -18,6 +20,37 @@ async def sleep(reactor: Any, seconds: float) -> None:
     done: Deferred[None] = Deferred(lambda _: call.cancel())
     call = reactor.callLater(seconds, done.callback, None)
     await done
+
+
+async def unhurried(reactor: Any, things: Iterable[T], seconds: float) -> AsyncIterator[T]:
+    """
+    These, one after the other.
+
+    @param seconds: when what is done with them has gone on for so long, the reactor sees to
+        others before the next.
+    """
+    began = perf_counter()
+    for thing in things:
+        if perf_counter() - began > seconds:
+            await sleep(reactor, 0)
+            began = perf_counter()
+        yield thing
+
+
+@define(eq=False)
+class Turns:
+    """
+    For what holds the reactor for some milliseconds, and comes by the dozen: one in each of its
+    turns, so that others are seen to in between.
+    """
+
+    _reactor: Any
+    _lock: DeferredLock = field(factory=DeferredLock, init=False)
+
+    async def mine(self) -> None:
+        """Come back when it is."""
+        await self._lock.acquire()
+        self._reactor.callLater(0, self._lock.release)
 
 
 def to_its_end(work: Coroutine[Any, Any, T]) -> Deferred[T]:

@@ -4,6 +4,7 @@ The composition root: who is wired to whom, started in order, drained in order.
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import socket
@@ -447,6 +448,9 @@ class Hoody(Service):
             _log.error("starting without the database: {reason}", reason=away.reason)
         if self.running and not self._hopeless:
             ensureDeferred(self._start_fleet())
+            # What is there by now stays: to look through it for garbage, as is done now and then,
+            # would hold the reactor for some 80 ms.
+            gc.freeze()
             await self._listen()
             self._scheduler.start(self._fleet.server_id)
 

@@ -13,6 +13,8 @@ from hoody.units import new_id
 
 PUNCTUAL = timedelta(seconds=1)
 """Later than that is late; it is what a deadline of none leaves."""
+CLOSEST = timedelta(minutes=1)
+"""Two fires of one entry are not nearer to each other."""
 MOST_QUEUED = 10
 """Runs of one entry that may wait for their turn; what is due then is skipped."""
 MOST_RETRY_SECONDS = 3600.0
@@ -53,7 +55,9 @@ def claim(due: Due, now: datetime, server_id: str) -> Claim:
     first = entry.next_fire_at
     assert first is not None
     until = now if entry.expires_at is None else min(now, entry.expires_at - timedelta(seconds=1))
-    latest, later = Schedule.read(entry.schedule).latest(first, until, zone(entry.timezone))
+    latest, later = None, 0
+    if until - first >= CLOSEST:
+        latest, later = Schedule.read(entry.schedule).latest(first, until, zone(entry.timezone))
     fire = latest or first
     passed = None
     if later:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import define
+from attrs import define, field
 from zope.interface import implementer
 
 from hoody.containers.commands import NoSuchUser, run_errand
@@ -14,7 +14,7 @@ from hoody.cron.entry import Due, Entry
 from hoody.cron.host import HostCommand
 from hoody.errors import CannotRun
 from hoody.interfaces import ICommand, IPlaces
-from hoody.later import sleep
+from hoody.later import Turns, sleep
 
 FLEET_SECONDS = 120.0
 """How long a server that has just begun may take to find its containers."""
@@ -28,6 +28,10 @@ class Places:
 
     _fleet: Fleet
     own_url: Callable[[], str | None]
+    _turns: Turns = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._turns = Turns(self._fleet.reactor)
 
     def url(self, entry: Entry) -> str | None:
         return URL if entry.run_on == "container" else self.own_url()
@@ -38,6 +42,7 @@ class Places:
         entry = due.entry
         if entry.run_on == "server":
             reactor = self._fleet.reactor
+            await self._turns.mine()
             return await HostCommand.begin(reactor, entry.user, entry.command, environment, hear)
         await self._fleet_is_ready()
         self._fleet.check()

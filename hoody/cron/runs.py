@@ -14,16 +14,16 @@ from twisted.internet.defer import Deferred, DeferredSemaphore, ensureDeferred
 from twisted.logger import Logger
 
 from hoody.auth import tokens
-from hoody.auth.keyring import TOPIC as TOKENS
 from hoody.auth.keyring import Keyring
 from hoody.auth.signatures import Capability
 from hoody.auth.tokens import Scope
 from hoody.cron.claims import retry_at
-from hoody.cron.entry import TOPIC, Due, Run, RunStatus
+from hoody.cron.entry import Due, Run, RunStatus
 from hoody.cron.output import Excerpt
 from hoody.cron.telling import told_of_run
+from hoody.cron.writing import Note, Scribe
 from hoody.errors import DatabaseAway, HoodyError
-from hoody.interfaces import ICommand, IPlaces, IStore, ITransaction
+from hoody.interfaces import ICommand, IPlaces, IStore
 from hoody.later import sleep
 from hoody.units import moment
 
@@ -76,11 +76,13 @@ class Runs:
     retry_seconds: float
     going: dict[str, Going] = field(factory=dict, init=False)
     _room: DeferredSemaphore = field(init=False)
+    _scribe: Scribe = field(init=False)
     _of_entry: dict[str, list[Going]] = field(factory=lambda: defaultdict(list), init=False)
     _is_stopping: bool = field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._room = DeferredSemaphore(self.most)
+        self._scribe = Scribe(self._store)
 
     @property
     def now(self) -> datetime:
@@ -185,15 +187,11 @@ class Runs:
                 start_delay_ms=None if is_missed else _milliseconds(asked.scheduled_at, now),
                 token_id=token.id if has_token and not is_missed else None,
             )
+            given = token if going.run.token_id is not None else None
+            event = told_of_run(due, going.run, now, actor=going.actor)
             try:
-                async with self._store.transaction(patience=10) as transaction:
-                    for token_id in tried:  # nobody knows whether it was written
-                        await take_token(transaction, token_id)
-                    if going.run.token_id is not None:
-                        await transaction.tokens.add(token)
-                        transaction.announce(TOKENS)
-                    await transaction.cron.change_run(going.run)
-                    transaction.record(told_of_run(due, going.run, now, actor=going.actor))
+                note = Note(run=going.run, event=event, given=given, taken=tuple(tried))
+                await self._scribe.write(note)  # nobody knows which of those tried is there
             except DatabaseAway:
                 if self._is_stopping:
                     going.run = evolve(asked, status=RunStatus.LOST)
@@ -303,15 +301,11 @@ class Runs:
         event = told_of_run(
             going.due, going.run, going.run.finished_at, actor=going.actor, error=error
         )
+        note = Note(run=going.run, event=event, taken=(token_id,) if token_id else ())
         tries = 0
         while True:
             try:
-                async with self._store.transaction(patience=10) as transaction:
-                    await transaction.cron.change_run(going.run)
-                    await take_token(transaction, token_id)
-                    transaction.record(event)
-                    if going.run.retry_at is not None:
-                        transaction.announce(TOPIC)
+                await self._scribe.write(note)
                 return
             except DatabaseAway as away:
                 tries += 1
@@ -319,13 +313,6 @@ class Runs:
                     _log.error("the end of a run is not written: {reason}", reason=away.reason)
                     return
                 await sleep(self._reactor, AGAIN_SECONDS)
-
-
-async def take_token(transaction: ITransaction, token_id: str | None) -> None:
-    """A run's token ends with it."""
-    if token_id is not None:
-        await transaction.tokens.remove(token_id)
-        transaction.announce(TOKENS)
 
 
 def _why_not(error: Exception) -> str:

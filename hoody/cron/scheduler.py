@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from time import perf_counter
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -22,11 +21,12 @@ from zope.interface import implementer
 
 from hoody.cron.claims import Claim, again, by_hand, claim, next_fire
 from hoody.cron.entry import TOPIC, Due, Entry, Run, RunStatus
-from hoody.cron.runs import Runs, take_token
+from hoody.cron.runs import Runs
 from hoody.cron.telling import told_of_expiry, told_of_run
+from hoody.cron.writing import take_token
 from hoody.errors import DatabaseAway, Misdirected
 from hoody.interfaces import IRunner, IStore, ITransaction
-from hoody.later import to_its_end
+from hoody.later import to_its_end, unhurried
 from hoody.units import moment
 
 TICK = 0.1
@@ -36,9 +36,11 @@ LOOK_AT_LEAST = 30.0
 AGAIN_SECONDS = 1.0
 UNSURE_SECONDS = 60.0
 """So long what was claimed as the database went may still turn out to have been written."""
+HOLD_SECONDS = 1.0
+"""So long what is claimed is not begun while more is."""
 BATCH = 100
 """Entries that are claimed at once."""
-MOST_SECONDS = 0.005
+MOST_SECONDS = 0.003
 """For so long at most the reactor sees to nothing else."""
 MOST_BACK = 0.5
 """Seconds that the clock may go back before it is asked what is due anew."""
@@ -77,6 +79,7 @@ class Scheduler:
     _went_back: bool = field(default=True, init=False)
     _problem: str | None = field(default=None, init=False)
     _unsure: list[Unsure] = field(factory=list, init=False)
+    _claimed: list[tuple[Due, Run]] = field(factory=list, init=False)
     _call: LoopingCall = field(init=False)
     _working: Deferred[None] | None = field(default=None, init=False)
 
@@ -145,8 +148,7 @@ class Scheduler:
             await self._recover()
             self._has_recovered = True
         await self._make_sure()
-        while self._call.running and await self._claim():
-            pass
+        await self._claim_all()
         while self._call.running and await self._claim_again() == BATCH:
             pass
         while self._call.running and await self._expire() == BATCH:
@@ -169,7 +171,7 @@ class Scheduler:
                 if run.id in self._runs.going:
                     continue
                 lost = evolve(run, status=RunStatus.LOST, finished_at=now, token_id=None)
-                await transaction.cron.change_run(lost)
+                await transaction.cron.change_runs([lost])
                 await take_token(transaction, run.token_id)
                 due = await self._due_of(transaction, run.entry_id)
                 if due is not None:
@@ -223,11 +225,29 @@ class Scheduler:
             entry = versions[0]
         return await due_by_hand(transaction, entry)
 
+    async def _claim_all(self) -> None:
+        """What is claimed is begun when all is: that takes longer. But it does not wait long."""
+        late = self._reactor.seconds() + HOLD_SECONDS
+        try:
+            while self._call.running and await self._claim():
+                if self._reactor.seconds() > late:
+                    self._begin_claimed()
+        finally:
+            self._begin_claimed()
+
+    def _begin_claimed(self) -> None:
+        claimed, self._claimed = self._claimed, []
+        for due, run in claimed:
+            self._runs.add(due, run)
+
     async def _claim(self) -> bool:
         """@return: whether there may be more."""
         begun: list[tuple[Due, Run]] = []
         with self._claiming(begun):
-            return await self._claim_some(begun)
+            is_more = await self._claim_some(begun)
+            self._claimed += begun
+            begun.clear()
+        return is_more
 
     async def _claim_some(self, begun: list[tuple[Due, Run]]) -> bool:
         async with self._store.transaction(patience=5) as transaction:
@@ -235,7 +255,10 @@ class Scheduler:
             dues = await transaction.cron.due(self.server_id, now, BATCH)
             if not dues:
                 return False
-            claims = self._claims(dues, now)
+            claims = [
+                (due, claim(due, now, self.server_id))
+                async for due in unhurried(self._reactor, dues, MOST_SECONDS)
+            ]
             await transaction.cron.set_next(
                 {due.entry.id: made.next_fire_at for due, made in claims}
             )
@@ -243,20 +266,7 @@ class Scheduler:
             new = await transaction.cron.begin(runs)
             for due, made in claims:
                 begun += self._tell(transaction, due, made, now, new)
-        return len(dues) == BATCH or len(claims) < len(dues)
-
-    def _claims(self, dues: list[Due], now: datetime) -> list[tuple[Due, Claim]]:
-        """
-        As many as do not hold the reactor for long: to count what nobody has seen to for years
-        takes some milliseconds. What is left stays due.
-        """
-        claims: list[tuple[Due, Claim]] = []
-        began = perf_counter()
-        for due in dues:
-            claims.append((due, claim(due, now, self.server_id)))
-            if perf_counter() - began > MOST_SECONDS:
-                break
-        return claims
+        return len(dues) == BATCH
 
     def _tell(
         self, transaction: ITransaction, due: Due, made: Claim, now: datetime, new: set[str]
@@ -280,9 +290,9 @@ class Scheduler:
         async with self._store.transaction(patience=5) as transaction:
             now = self.now
             dues = await transaction.cron.retries(self.server_id, now, BATCH)
-            for due in dues:
-                assert due.failed is not None
-                await transaction.cron.change_run(evolve(due.failed, retry_at=None))
+            await transaction.cron.change_runs(
+                [evolve(due.failed, retry_at=None) for due in dues if due.failed]
+            )
             wanted = [due for due in dues if due.entry.enabled and not due.entry.expired]
             runs = [(due, again(due, now, self.server_id)) for due in wanted]
             new = await transaction.cron.begin([run for _, run in runs])
@@ -314,12 +324,21 @@ class Scheduler:
             async with self._store.transaction(patience=5) as transaction:
                 now = self.now
                 entries = await transaction.cron.later_than(self.server_id, now, after, BATCH)
-                sooner = _sooner(entries, now)
+                sooner = await self._sooner(entries, now)
                 if sooner:
                     await transaction.cron.set_next(sooner)
-            if len(entries) < BATCH:
+            if len(entries) < BATCH or not self._call.running:
                 return
             after = entries[-1].id
+            await self._claim_all()  # there may be many entries, and it takes long
+
+    async def _sooner(self, entries: list[Entry], now: datetime) -> dict[str, datetime | None]:
+        found: dict[str, datetime | None] = {}
+        async for entry in unhurried(self._reactor, entries, MOST_SECONDS):
+            fire = next_fire(entry, now)
+            if fire is not None and entry.next_fire_at is not None and fire < entry.next_fire_at:
+                found[entry.id] = fire
+        return found
 
     # By hand
 
@@ -372,12 +391,3 @@ async def due_by_hand(transaction: ITransaction, entry: Entry) -> Due:
         project_id=container.project_id if container else None,
         container=container.name if container else None,
     )
-
-
-def _sooner(entries: list[Entry], now: datetime) -> dict[str, datetime | None]:
-    found: dict[str, datetime | None] = {}
-    for entry in entries:
-        fire = next_fire(entry, now)
-        if fire is not None and entry.next_fire_at is not None and fire < entry.next_fire_at:
-            found[entry.id] = fire
-    return found

@@ -245,11 +245,13 @@ class Cron:
         rows = await self._link.run(f"SELECT {_RUN} FROM cron_runs r WHERE r.id = %s", (run_id,))
         return _run(rows[0]) if rows else None
 
-    async def change_run(self, run: Run) -> None:
-        changes = ", ".join(f'"{name}" = %({name})s' for name in _RUN_NAMES)
+    async def change_runs(self, runs: list[Run]) -> None:
+        changes = ", ".join(f'"{name}" = r."{name}"' for name in _RUN_NAMES)
         await self._link.run(
-            f"UPDATE cron_runs SET {changes} WHERE id = %(id)s",
-            _run_row(run),
+            f"UPDATE cron_runs changed SET {changes}"
+            " FROM jsonb_populate_recordset(NULL::cron_runs, %s::jsonb) AS r"
+            " WHERE changed.id = r.id",
+            (_json([_run_row(run) for run in runs]),),
         )
 
     async def runs(self, entry_id: str, offset: int, limit: int) -> tuple[list[Run], int]:

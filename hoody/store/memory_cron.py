@@ -193,9 +193,10 @@ class MemoryCron:
     async def run(self, run_id: str) -> Run | None:
         return self._rows.runs.get(run_id)
 
-    async def change_run(self, run: Run) -> None:
-        if run.id in self._rows.runs:
-            self._rows.runs[run.id] = _kept(run)
+    async def change_runs(self, runs: list[Run]) -> None:
+        for run in runs:
+            if run.id in self._rows.runs:
+                self._rows.runs[run.id] = _kept(run)
 
     async def runs(self, entry_id: str, offset: int, limit: int) -> tuple[list[Run], int]:
         found = [each for each in self._rows.runs.values() if each.entry_id == entry_id]

@@ -192,8 +192,7 @@ async def test_a_run_is_kept_with_all_that_it_has_and_what_postgres_cannot_keep_
     )
     async with store.transaction() as transaction:
         assert await transaction.cron.run(begun.id) == begun
-        await transaction.cron.change_run(over)
-        await transaction.cron.change_run(evolve(over, id="gone"))
+        await transaction.cron.change_runs([over, evolve(over, id="gone")])
     async with store.transaction() as transaction:
         kept = evolve(over, stdout="ü\n'%s' \\0 \ufffd\ufffd", stderr="\ufffd")
         assert await transaction.cron.run(begun.id) == kept

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench import gates, keeping, passing, sleepers, snapshots, watching
+from bench import cron, firing, gates, keeping, passing, sleepers, snapshots, watching
 from bench.rivals import missing
 from bench.targets import TARGETS, Run
 from bench.works import WORKS
@@ -98,6 +100,38 @@ def test_every_archive_did_every_work_and_nothing_of_it_is_left(
     assert restored["figures"]["broken"] == 0
     assert "left: 0 things" in table
     assert Path("/proc/self/mounts").read_text().count("/pool ") <= mounts.count("/pool ")
+
+
+@pytest.mark.timeout(200)
+def test_every_cron_did_every_work_and_nothing_of_it_is_left(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may start cron")
+    if absent := cron.missing():
+        pytest.skip(f"{', '.join(absent)} missing; script/bench cron installs them")
+    before = _crons()
+    _, report = _measured("cron", tmp_path_factory.mktemp("bench"), 190)
+    assert [run["error"] for run in report["runs"] if run["error"]] == []
+    done = {(run["work"], run["server"]) for run in report["runs"]}
+    works = firing.WORKS.items()
+    assert done == {(name, server) for name, work in works for server in work.servers}
+    assert len(report["targets"]) == len(firing.TARGETS)
+    crowd = {run["server"]: run["figures"] for run in report["runs"] if run["work"] == "crowd"}
+    assert crowd["hoody"]["at_once"] <= firing.MOST_AT_ONCE < crowd["cron"]["at_once"]
+    assert "/etc/crontab" not in Path("/proc/self/mounts").read_text()
+    assert _crons() <= before
+
+
+def _crons() -> set[str]:
+    """The pids of all crons, and of what was begun to become one."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if words[:2] == [b"cron", b"-f"]:
+                found.add(path.parent.name)
+    return found
 
 
 def test_every_server_did_every_work_without_an_error(report: dict[str, Any]) -> None:
