@@ -583,7 +583,7 @@ def test_postgres_is_killed_as_fires_are_claimed(
 
 
 @pytest.mark.parametrize(
-    "forgotten", [b"INSERT INTO cron_runs", b"status\" = 'running'", b"status\" = 'succeeded'"]
+    "forgotten", [b"INSERT INTO cron_runs", b"cron.run.started", b"cron.run.finished"]
 )
 def test_postgres_goes_just_when_it_has_written(
     tmp_path: Path, cluster: Postgres, forgotten: bytes
