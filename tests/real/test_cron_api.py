@@ -201,7 +201,11 @@ BAD = [
     ({"overlap": "maybe"}, "INVALID_BODY", "allow, queue, skip"),
     ({"environment_vars": {"1A": "x"}}, "INVALID_BODY", "1A"),
     ({"environment_vars": {"A": "\x00"}}, "INVALID_BODY", "NUL"),
-    ({"environment_vars": {"A": 5}}, "INVALID_BODY", "expected str"),
+    (
+        {"environment_vars": {"A": 5}},
+        "INVALID_BODY",
+        "one of its values will not do; expected str",
+    ),
     ({"scopes": ["admin"]}, "INVALID_BODY", "admin"),
     ({"scopes": ["all"]}, "INVALID_BODY", "snapshot"),
     ({"color": "red"}, "INVALID_BODY", '"color" is no field'),
