@@ -420,10 +420,11 @@ class ICron(Interface):
         user: str | None = None,
         container_id: str | None = None,
         only: tuple[str, ...] | None = None,
+        sort_by: str = "created_at",
+        ascending: bool = True,
     ) -> tuple[list[Entry], int]:
         """
-        Oldest first.
-
+        @param sort_by: a field of L{Entry}; what has none there is less than all that has.
         @param user: whose; C{container_id}: of this container; C{None} for all.
         @param only: of containers of these ids alone.
         @return: that part, and how many there are in all.

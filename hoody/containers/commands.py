@@ -88,17 +88,19 @@ async def run_errand(
     command: str,
     environment: dict[str, str],
     hear: Callable[[str, str], None],
+    actor: str,
 ) -> Execution:
     """
     Begin a command that nobody waits for: it wakes the container, which is let idle again
     after.
 
+    @param actor: whose command it is, as the audit names them.
     @raise NoSuchUser: as L{find_user}.
     @raise hoody.errors.NotServing: as L{Fleet.serving}.
     """
     with ExitStack() as stack:
         stack.enter_context(keeper.errand())
-        await fleet.serving(keeper)
+        await fleet.serving(keeper, actor)
         insider = await find_user(fleet, keeper, user)
         execution = fleet.runtime.execution(keeper.container.id, hear)
         given = {"HOME": insider.home, "LOGNAME": user, "USER": user, "SHELL": "/bin/sh"}

@@ -25,6 +25,7 @@ from hoody.containers.network.apidoor import URL
 from hoody.containers.network.wiring import Network
 from hoody.containers.orders import Order
 from hoody.containers.runtime import Run, Runtime, boot_id
+from hoody.containers.sleep import REQUEST
 from hoody.containers.spec import MEMORY
 from hoody.containers.states import States
 from hoody.containers.storage import NoStorage, Storage
@@ -627,10 +628,11 @@ class Fleet:
             )
         await keeper.ask(operation, order)
 
-    async def serving(self, keeper: Keeper) -> Run:
+    async def serving(self, keeper: Keeper, actor: str = REQUEST) -> Run:
         """
         Have it run, if nobody has said that it should not.
 
+        @param actor: for whom, as the audit names them.
         @raise NotServing: if it does not, and will not now.
         """
         late = self.reactor.seconds() + self.start_patience
@@ -645,7 +647,7 @@ class Fleet:
                     await self._settled_within(keeper, late - self.reactor.seconds())
                 continue
             if keeper.is_asleep:
-                keeper.sleep.wake()
+                keeper.sleep.wake(actor)
                 continue
             by_hand = keeper.container.status_reason == MANUAL
             if state == "paused":
@@ -654,7 +656,7 @@ class Fleet:
                 if by_hand:
                     raise NotServing("stopped", f"The container {name} was stopped by hand.")
                 self.check()
-                await self._try(keeper, "start")
+                await self._try(keeper, "start", actor)
             elif state == "failed":
                 reason = keeper.container.status_reason or "nobody knows why"
                 raise NotServing("failed", f"The container {name} failed: {reason}.")
@@ -662,8 +664,8 @@ class Fleet:
                 raise NoSuchThing(f"The container {name} is gone.")
         raise NotServing("silent", f"The container {keeper.container.name} takes too long.")
 
-    async def _try(self, keeper: Keeper, operation: str) -> None:
-        order = self.order("request", by_hand=False)
+    async def _try(self, keeper: Keeper, operation: str, actor: str) -> None:
+        order = self.order(actor, by_hand=False)
         try:
             await keeper.ask(operation, order)
         except DatabaseAway:

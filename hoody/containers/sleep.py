@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 IDLE_TIMER = "idle timer"
 """Who puts to sleep, as the audit names it."""
+REQUEST = "request"
+"""Who wakes and starts, unless something else is known."""
 WAKE_TELLS = 0.25
 """
 Seconds after which a wake is written down: not sooner, as the answer to whom it was for is
@@ -39,6 +41,7 @@ class Wake:
     """
     Somebody has come to one that slept.
 
+    @ivar actor: who, as the audit names them.
     @ivar began: when, by the reactor's clock.
     @ivar asleep: since when nobody had.
     @ivar tell: what will write it down, if nothing does before.
@@ -46,6 +49,7 @@ class Wake:
         while nobody knows.
     """
 
+    actor: str
     began: float
     asleep: datetime | None
     tell: IDelayedCall
@@ -111,8 +115,12 @@ class Sleep:
         )
         self._keeper.life.done()
 
-    def wake(self) -> None:
-        """Have it go on at once, if it sleeps."""
+    def wake(self, actor: str = REQUEST) -> None:
+        """
+        Have it go on at once, if it sleeps.
+
+        @param actor: for whom, as the audit names them.
+        """
         if self._freezing is not None:
             self._freezing.cancel()
             return
@@ -132,6 +140,7 @@ class Sleep:
         self.is_noticed = False
         own = self._keeper.container
         self._wake = Wake(
+            actor=actor,
             began=now,
             asleep=own.idle_since,
             tell=self._keeper.reactor.callLater(WAKE_TELLS, self.tell_of_wake),
@@ -161,7 +170,7 @@ class Sleep:
         seconds = self._keeper.reactor.seconds()
         now = moment(seconds)
         took = (seconds - wake.began) * 1000 if wake.took is None else wake.took
-        order = Order(actor="request", began=wake.began, by_hand=False, grace=0)
+        order = Order(actor=wake.actor, began=wake.began, by_hand=False, grace=0)
         order.done.addErrback(lambda _: None)
         data: dict[str, object] = {}
         if wake.asleep is not None:

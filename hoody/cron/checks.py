@@ -15,9 +15,6 @@ from hoody.cron.schedules import InvalidSchedule, InvalidTimezone, Schedule, zon
 
 MOST_NAME = 120
 MOST_COMMENT = 500
-MOST_ENVIRONMENT = 128 << 10
-"""Characters of all variables of an entry: what the kernel takes as one (execve(2))."""
-
 _OF_CONTAINERS = re.compile(r"\$\{?(SNAP_URL|CONTAINER_ID)\b")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CONTROL_BUT_LINES = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -104,10 +101,11 @@ def _expires_at(value: datetime, now: datetime) -> datetime:
 
 
 def _environment_vars(value: dict[str, str], now: datetime) -> dict[str, str]:
-    if sum(len(name) + len(text) + 2 for name, text in value.items()) > MOST_ENVIRONMENT:
+    if crontab.size_of_variables(value) > crontab.MOST_ENVIRONMENT:
         raise Invalid(
             "environment_vars",
-            f"environment_vars: together they are over {MOST_ENVIRONMENT >> 10} KiB; have fewer.",
+            f"environment_vars: together they are over {crontab.MOST_ENVIRONMENT >> 10} KiB;"
+            " have fewer.",
         )
     return value
 

@@ -30,6 +30,8 @@ from hoody.cron.schedules import InvalidSchedule, InvalidTimezone, Schedule, zon
 MOST_JOBS = 1000
 MOST_COMMAND = 4096
 MOST_VARIABLES = 100
+MOST_ENVIRONMENT = 128 << 10
+"""Bytes of all variables of a job: what the kernel takes as one (execve(2))."""
 """That each job could have a copy of."""
 SHELL = "/bin/sh"
 
@@ -225,6 +227,11 @@ def _job(number: int, bare: str) -> tuple[str, str]:
     return schedule, command
 
 
+def size_of_variables(variables: Mapping[str, str]) -> int:
+    """In bytes, as the kernel has them: each with C{=}, and a NUL at its end."""
+    return sum(len(name) + len(value.encode()) + 2 for name, value in variables.items())
+
+
 def _with(said: _Said, number: int, name: str, value: str) -> _Said:
     if not _NAME.fullmatch(name):
         raise InvalidCrontab(
@@ -258,5 +265,11 @@ def _with(said: _Said, number: int, name: str, value: str) -> _Said:
     if len(environment) > MOST_VARIABLES:
         raise InvalidCrontab(
             number, "environment", f"more than {MOST_VARIABLES} variables. Leave some out."
+        )
+    if size_of_variables(environment) > MOST_ENVIRONMENT:
+        raise InvalidCrontab(
+            number,
+            "environment",
+            f"together the variables are over {MOST_ENVIRONMENT >> 10} KiB. Leave some out.",
         )
     return _Said(environment, said.timezone)

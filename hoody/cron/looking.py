@@ -33,14 +33,20 @@ class Looking:
     _clock: IReactorTime
 
     async def page(
-        self, asking: Asking, user: str, offset: int, limit: int
+        self,
+        asking: Asking,
+        user: str,
+        offset: int,
+        limit: int,
+        sort_by: str = "created_at",
+        ascending: bool = True,
     ) -> tuple[list[Shown], int]:
-        """Some, oldest first, and how many there are. A user that nobody knows has none."""
+        """Some, and how many there are. A user that nobody knows has none."""
         check_user(user)
         async with self._store.transaction() as transaction:
             await check_own(transaction, asking)
             found, total = await transaction.cron.page(
-                offset, limit, user, asking.container_id, asking.only
+                offset, limit, user, asking.container_id, asking.only, sort_by, ascending
             )
             runs = await transaction.cron.last_runs([entry.id for entry in found])
         return [Shown(entry=each, last_run=runs.get(each.id)) for each in found], total

@@ -12,6 +12,7 @@ from hoody.containers.fleet import Fleet
 from hoody.containers.network.apidoor import URL
 from hoody.cron.entry import Due, Entry
 from hoody.cron.host import HostCommand
+from hoody.cron.telling import actor_of
 from hoody.errors import CannotRun
 from hoody.interfaces import ICommand, IPlaces
 from hoody.later import Turns, sleep
@@ -51,7 +52,13 @@ class Places:
             raise CannotRun("The container is not on this server any more.")
         try:
             return await run_errand(
-                self._fleet, keeper, entry.user, entry.command, environment, hear
+                self._fleet,
+                keeper,
+                entry.user,
+                entry.command,
+                environment,
+                hear,
+                actor_of(entry),
             )
         except NoSuchUser:
             raise CannotRun(

@@ -20,6 +20,7 @@ from within an hour that comes twice it goes back to times that have been.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
@@ -171,6 +172,7 @@ def _in_words(fields: str) -> str:
     if parts[2] != "*" and parts[4] != "*":
         parts[4] = _spelled(weekdays)
     words: str = get_description(" ".join(parts), _WORDS)
+    words = re.sub(r"\b1 minutes\b", "1 minute", words)
     return words.replace(", or on ", ", only on ") if read.day_and else words
 
 

@@ -70,10 +70,16 @@ class Cron:
         user: str | None = None,
         container_id: str | None = None,
         only: tuple[str, ...] | None = None,
+        sort_by: str = "created_at",
+        ascending: bool = True,
     ) -> tuple[list[Entry], int]:
+        assert sort_by in _NAMES
+        order = "ASC NULLS FIRST" if ascending else "DESC NULLS LAST"
+        collation = ' COLLATE "C"' if sort_by == "name" else ""
         where, values = _wanted(user, container_id, only)
         rows = await self._link.run(
-            f"SELECT {_ENTRY} FROM cron_entries e WHERE {where} ORDER BY e.created_at, e.id"
+            f"SELECT {_ENTRY} FROM cron_entries e WHERE {where}"
+            f" ORDER BY e.{sort_by}{collation} {order}, e.id"
             " LIMIT %(limit)s OFFSET %(offset)s",
             {**values, "limit": limit, "offset": offset},
         )

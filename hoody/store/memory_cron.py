@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from attrs import define, evolve, field
 from zope.interface import implementer
@@ -62,13 +63,20 @@ class MemoryCron:
         user: str | None = None,
         container_id: str | None = None,
         only: tuple[str, ...] | None = None,
+        sort_by: str = "created_at",
+        ascending: bool = True,
     ) -> tuple[list[Entry], int]:
+        def key(each: Entry) -> tuple[bool, Any]:
+            value = getattr(each, sort_by)
+            return (False, "") if value is None else (True, value)
+
         found = [
             each
             for each in self._rows.entries.values()
             if user in (None, each.user) and _is_about(each.container_id, container_id, only)
         ]
-        found.sort(key=lambda each: (each.created_at, each.id))
+        found.sort(key=lambda each: each.id)
+        found.sort(key=key, reverse=not ascending)
         return found[offset : offset + limit], len(found)
 
     async def users(

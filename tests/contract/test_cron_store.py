@@ -93,6 +93,26 @@ async def test_entries_page_by_page_and_by_whose_they_are(store: IStore) -> None
 
 
 @awaits
+async def test_entries_in_another_order(store: IStore) -> None:
+    made = [
+        entry(name=name, next_fire_at=fire, created_at=NOW + number * MINUTE)
+        for number, (name, fire) in enumerate(
+            [("b", NOW), (None, NOW + MINUTE), ("É", None), ("B", NOW - MINUTE)]
+        )
+    ]
+    none, capital, small, accented = made[1], made[3], made[0], made[2]
+    await keep(store, *made)
+    async with store.transaction() as transaction:
+        page = transaction.cron.page
+        assert await page(0, 9, ascending=False) == (made[::-1], 4)
+        named = [none, capital, small, accented]
+        assert await page(0, 9, sort_by="name") == (named, 4)
+        assert await page(1, 2, sort_by="name", ascending=False) == (named[::-1][1:3], 4)
+        fires, _ = await page(0, 9, sort_by="next_fire_at")
+        assert fires == [accented, capital, small, none]
+
+
+@awaits
 async def test_users_are_those_with_entries_or_a_layout_by_name(store: IStore) -> None:
     (own,) = await housed(store, "s1")
     await keep(store, entry(user="b"), entry(user="b"), entry(user="É", container_id=own.id))

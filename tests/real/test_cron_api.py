@@ -130,6 +130,13 @@ def test_a_list_comes_in_pages(cron: Api) -> None:
     assert len({each["id"] for each in said["entries"] + rest}) == 3
     times = [each["created_at"] for each in said["entries"] + rest]
     assert times == sorted(times)
+    backwards = cron.get("/users/nobody/entries?sort_by=created_at&sort_order=desc").json[
+        "entries"
+    ]
+    assert [each["created_at"] for each in backwards] == times[::-1]
+    for key in ("updated_at", "name", "next_run_at"):
+        assert cron.get(f"/users/nobody/entries?sort_by={key}").json["total"] == 3
+    failure(cron.get("/users/nobody/entries?sort_by=command"), 400, "INVALID_PAGINATION")
     assert cron.get("/users/nobody/entries?page=9").json["entries"] == []
     assert cron.get("/users/somebody-else/entries").json["total"] == 0
     assert cron.get("/users/nobody/entries?limit=200").status == 200
@@ -194,7 +201,11 @@ BAD = [
     ({"overlap": "maybe"}, "INVALID_BODY", "allow, queue, skip"),
     ({"environment_vars": {"1A": "x"}}, "INVALID_BODY", "1A"),
     ({"environment_vars": {"A": "\x00"}}, "INVALID_BODY", "NUL"),
-    ({"environment_vars": {"A": 5}}, "INVALID_BODY", "expected str"),
+    (
+        {"environment_vars": {"A": 5}},
+        "INVALID_BODY",
+        "one of its values will not do; expected str",
+    ),
     ({"scopes": ["admin"]}, "INVALID_BODY", "admin"),
     ({"scopes": ["all"]}, "INVALID_BODY", "snapshot"),
     ({"color": "red"}, "INVALID_BODY", '"color" is no field'),

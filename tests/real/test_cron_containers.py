@@ -87,6 +87,10 @@ def test_it_wakes_one_that_sleeps_which_is_then_as_idle_as_before(
     house.still_runs(row["id"], pids)
     assert cron.told(entry) == ["started", "finished"] * 2
     assert {each["container_id"] for each in cron.events(entry)} == {row["id"]}
+    [woken, *_] = house.api.get(
+        f"/events?event_type=container.woken&container_id={row['id']}"
+    ).data["events"]
+    assert woken["actor"] == f"cron {entry}"
 
 
 def test_who_visits_meanwhile_keeps_it_awake(house: House, cron: Cron, name: str) -> None:
@@ -109,8 +113,13 @@ def test_who_visits_meanwhile_keeps_it_awake(house: House, cron: Cron, name: str
 
 def test_it_starts_one_that_is_stopped(house: House, cron: Cron, name: str) -> None:
     create(house, name, start=False, idle_timeout_seconds=1)
-    assert cron.result("echo hello", container_id=name)["stdout"] == "hello\n"
+    entry = cron.add("echo hello", container_id=name)
+    cron.run(entry)
+    [run] = cron.over(entry)
+    assert run["stdout"] == "hello\n"
     asleep(house, name)
+    logs = house.api.get(f"/containers/{name}/status-logs").data["logs"]
+    assert f"cron {entry}" in {each["triggered_by"] for each in logs}
 
 
 @pytest.mark.parametrize(("operation", "status"), [("stop", "stopped"), ("pause", "paused")])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hoody.cron.crontab import (
     MOST_COMMAND,
+    MOST_ENVIRONMENT,
     MOST_JOBS,
     MOST_VARIABLES,
     InvalidCrontab,
@@ -175,6 +176,11 @@ def test_jobs_and_variables_have_a_most() -> None:
     assert caught.value.line == MOST_JOBS + 1
     variables = [f"A{number}=x\n" for number in range(MOST_VARIABLES + 1)]
     assert len(read("".join(variables[:-1]) + variables[0])) == MOST_VARIABLES + 1
+    half = "é" * (MOST_ENVIRONMENT // 4)
+    assert len(read(f"A={half}\nA={half}\n")) == 2
+    with pytest.raises(InvalidCrontab, match="over 128 KiB") as caught:
+        read(f"A={half}\nB={half}\n")
+    assert caught.value.line == 2
     with pytest.raises(InvalidCrontab, match="more than 100 variables"):
         read("".join(variables))
 

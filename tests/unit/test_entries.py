@@ -13,7 +13,7 @@ from attrs import evolve
 from hoody.audit import words
 from hoody.auth.tokens import Scope
 from hoody.cron import entries
-from hoody.cron.checks import MOST_ENVIRONMENT
+from hoody.cron.crontab import MOST_ENVIRONMENT
 from hoody.cron.entry import RUN_SCOPES, Run, RunStatus
 from hoody.cron.errors import CronError, code_of
 from hoody.errors import Conflict, Forbidden, HoodyError, Misdirected, NoSuchThing
@@ -110,6 +110,7 @@ async def test_times_are_those_of_its_zone(cron: Cron) -> None:
         ({"run_on": "container"}, "INVALID_CONTAINER", "give container_id"),
         ({"scopes": (Scope.ADMIN,)}, "INVALID_BODY", "admin"),
         ({"environment_vars": {"A": "x" * MOST_ENVIRONMENT}}, "INVALID_BODY", "128 KiB"),
+        ({"environment_vars": {"A": "é" * (MOST_ENVIRONMENT // 2)}}, "INVALID_BODY", "128 KiB"),
     ],
 )
 @awaits

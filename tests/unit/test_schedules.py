@@ -428,6 +428,8 @@ def test_a_job_at_one_time_runs_once_each_day_and_late_at_most_at_the_change(
         ("*/15 * * * *", "Every 15 minutes"),
         ("0 9 * * mon-fri", "At 09:00, Monday through Friday"),
         ("0 22-23 * * *", "At 0 minutes past the hour, between 22:00 and 23:59"),
+        ("1 * * * *", "At 1 minute past the hour"),
+        ("1 9-17 * * *", "At 1 minute past the hour, between 09:00 and 17:59"),
         ("0 0 13 * 5", "At 00:00, on day 13 of the month, or on Friday"),
         ("0 0 13 * 1-2", "At 00:00, on day 13 of the month, or on Monday and Tuesday"),
         ("0 0 */2 * 5", "At 00:00, every 2 days, only on Friday"),

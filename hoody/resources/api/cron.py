@@ -25,6 +25,7 @@ from hoody.resources.api.cron_forms import (
     EntryChange,
     EntryDeleted,
     EntryPage,
+    EntryPaging,
     EntryRow,
     NewCrontab,
     NewEntry,
@@ -70,7 +71,7 @@ class CronFace:
                 path=ALL,
                 summary="A user's entries, oldest first",
                 answer=self.list_entries,
-                query=CronPaging,
+                query=EntryPaging,
                 returns=EntryPage,
                 errors=(404,),
                 **look,
@@ -193,9 +194,14 @@ class CronFace:
     # Entries
 
     async def list_entries(self, call: Call, user: str) -> EntryPage:
-        query: CronPaging = call.query
+        query: EntryPaging = call.query
         shown, total = await self._looking.page(
-            self._asking(call), user, query.offset, query.limit
+            self._asking(call),
+            user,
+            query.offset,
+            query.limit,
+            "next_fire_at" if query.sort_by == "next_run_at" else query.sort_by,
+            query.sort_order == "asc",
         )
         rows = await deferToThread(lambda: [self._row(call, each) for each in shown])
         return EntryPage(user=user, entries=rows, total=total, page=query.page, limit=query.limit)

@@ -122,6 +122,11 @@ class CronPaging(msgspec.Struct, kw_only=True):
         return (self.page - 1) * self.limit
 
 
+class EntryPaging(CronPaging, kw_only=True):
+    sort_by: Literal["created_at", "updated_at", "name", "next_run_at"] = "created_at"
+    sort_order: Literal["asc", "desc"] = "asc"
+
+
 class Count(msgspec.Struct, kw_only=True):
     count: Annotated[int, Meta(ge=1, le=100, description="how many")] = 5
 

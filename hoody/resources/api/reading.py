@@ -103,8 +103,10 @@ def _fault(said: str, value: Any, form: type, where: str) -> CallerError:
     if not field:
         return BadBody(f"The {where} will not do: {_lower(what)}.")
     name = re.split(r"[.\[]", field)[0]
-    sentence = f"{field}: {_shown(_at(value, path))} will not do; {_cure(form, name, what)}."
-    return BadField(sentence, name, where)
+    # Of what kind all values of an object are, the library does not say which one is not.
+    shown = "one of its values" if "[...]" in path else _shown(_at(value, path))
+    said = field.replace("[...]", "")
+    return BadField(f"{said}: {shown} will not do; {_cure(form, name, what)}.", name, where)
 
 
 def _cure(form: type, name: str, what: str) -> str:
