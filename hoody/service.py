@@ -536,16 +536,17 @@ class Hoody(Service):
                 drain=self._settings.drain,
             )
         await self._scheduler.stop()
+        runs_end = ensureDeferred(self._runs.stop(self._settings.drain))
         drained = self.rendezvous.drain()
         late = self._reactor.callLater(self._settings.drain, self.cut)
         await drained
+        await runs_end  # before the ports close, as commands ask the API
         if self._blocking is not None:
             self._blocking.stop()
         await gatherResults([maybeDeferred(port.stopListening) for port in self._ports])
         self._feed.close()
         self._progress.close()
         await self._drain_gateway(late)
-        await self._runs.stop(late.getTime() - self._reactor.seconds() if late.active() else 0)
         if late.active():
             late.cancel()
         self._gateway.close()
@@ -581,6 +582,7 @@ class Hoody(Service):
         """End everything that runs, now."""
         self._last_words = 0.2
         self._gateway.cut()
+        self._runs.cut()
         _log.info("cutting {running} pipe(s)", running=self.rendezvous.caps.running)
         self.rendezvous.cut()
 

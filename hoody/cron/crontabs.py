@@ -13,6 +13,7 @@ from hoody.cron.entry import TOPIC, Entry
 from hoody.cron.errors import Invalid, PayloadTooLarge
 from hoody.cron.layout import Of
 from hoody.cron.making import is_of_the_clock, told_of_entry
+from hoody.cron.output import MASK
 from hoody.cron.planning import Line, Plan, numbered
 from hoody.cron.rights import Asking, check_own, check_user
 from hoody.errors import Conflict, Forbidden
@@ -22,7 +23,6 @@ MOST_TEXT = 256 << 10
 """Bytes of a crontab that is put."""
 MOST_VARIABLES = 1 << 20
 """Characters of all variables of all its jobs, each of which has a copy."""
-MASK = "***"
 BATCH = 500
 """Entries that are read at once: it is a while in the reactor for each."""
 PATIENCE = 10.0

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
 
 from hoody.cron.entry import Entry, Run
+from hoody.cron.output import MASK
 from hoody.cron.rights import Asking, check_own, check_user, find_entry
 from hoody.cron.schedules import Schedule, zone
 from hoody.interfaces import IStore, ITransaction
 from hoody.units import moment
+
+LEAST_MASKED = 4
+"""Characters of a variable's value that is kept from who may not see it: "1" is no secret."""
 
 
 @frozen(kw_only=True)
@@ -54,7 +58,12 @@ class Looking:
     async def get(self, asking: Asking, user: str, entry_id: str) -> Shown:
         async with self._store.transaction() as transaction:
             found = await find_entry(transaction, asking, user, entry_id)
-            return await shown_of(transaction, found)
+            shown = await shown_of(transaction, found)
+            values = await _hidden(transaction, asking, found.id)
+        if shown.last_run is None:
+            return shown
+        [run] = await deferToThread(_masked, [shown.last_run], values)
+        return evolve(shown, last_run=run)
 
     async def runs(
         self, asking: Asking, user: str, entry_id: str, offset: int, limit: int
@@ -62,8 +71,9 @@ class Looking:
         """Newest first; of one that was deleted, too."""
         async with self._store.transaction() as transaction:
             found = await find_entry(transaction, asking, user, entry_id, or_removed=True)
-            some: tuple[list[Run], int] = await transaction.cron.runs(found.id, offset, limit)
-            return some
+            some, total = await transaction.cron.runs(found.id, offset, limit)
+            values = await _hidden(transaction, asking, found.id)
+        return await deferToThread(_masked, some, values), total
 
     async def versions(self, asking: Asking, user: str, entry_id: str) -> list[Entry]:
         """Newest first; of one that was deleted, too."""
@@ -83,6 +93,30 @@ class Looking:
         fires = await deferToThread(schedule.next, now, zone(entry.timezone), count)
         end = entry.expires_at
         return [fire for fire in fires if end is None or fire < end]
+
+
+async def _hidden(transaction: ITransaction, asking: Asking, entry_id: str) -> list[str]:
+    """
+    Values of an entry's variables, as they are and were, that they may not see; longest first.
+    """
+    if asking.may_see_variables:
+        return []
+    versions = await transaction.cron.versions(entry_id)
+    values = {value for each in versions for value in each.environment_vars.values()}
+    return sorted((each for each in values if len(each) >= LEAST_MASKED), key=len, reverse=True)
+
+
+def _masked(runs: list[Run], values: list[str]) -> list[Run]:
+    """Without these in what they said."""
+
+    def masked(text: str) -> str:
+        for value in values:
+            text = text.replace(value, MASK)
+        return text
+
+    if not values:
+        return runs
+    return [evolve(run, stdout=masked(run.stdout), stderr=masked(run.stderr)) for run in runs]
 
 
 async def shown_of(transaction: ITransaction, entry: Entry) -> Shown:

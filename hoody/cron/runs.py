@@ -79,6 +79,7 @@ class Runs:
     _scribe: Scribe = field(init=False)
     _of_entry: dict[str, list[Going]] = field(factory=lambda: defaultdict(list), init=False)
     _is_stopping: bool = field(default=False, init=False)
+    _late: float = field(default=0.0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._room = DeferredSemaphore(self.most)
@@ -124,6 +125,7 @@ class Runs:
         """The clock was set by so much: nothing has taken longer, or less long."""
         for going in self.going.values():
             going.began += seconds
+        self._late += seconds
 
     async def stop(self, seconds: float) -> None:
         """
@@ -131,18 +133,23 @@ class Runs:
         begun: it is lost, and the next start says so.
         """
         self._is_stopping = True
-        await self._until_over(seconds)
+        self._late = self._reactor.seconds() + seconds
+        await self._until_over()
         for strike in ("terminate", "kill"):
             for going in tuple(self.going.values()):
                 if going.command is not None:
                     going.is_stopped = True
                     getattr(going.command, strike)()
-            await self._until_over(KILL_AFTER)
+            self._late = self._reactor.seconds() + KILL_AFTER
+            await self._until_over()
 
-    async def _until_over(self, seconds: float) -> None:
+    def cut(self) -> None:
+        """Wait no longer for what runs."""
+        self._late = min(self._late, self._reactor.seconds())
+
+    async def _until_over(self) -> None:
         """Wait for all that have begun, with what is to be written of them."""
-        late = self._reactor.seconds() + seconds
-        while self._reactor.seconds() < late:
+        while self._reactor.seconds() < self._late:
             if not any(going.has_begun for going in self.going.values()):
                 return
             await sleep(self._reactor, 0.02)
@@ -215,8 +222,9 @@ class Runs:
                 going.due, {**environment, **given}, lambda stream, text: heard[stream].hear(text)
             )
         except Exception as error:
-            heard["stderr"].hear(_why_not(error) + "\n")
-            await self._end(going, NOT_BEGUN, heard)
+            why = _why_not(error)
+            heard["stderr"].hear(why + "\n")
+            await self._end(going, NOT_BEGUN, heard, why)
             return
         calls = [self._reactor.callLater(going.due.entry.timeout_seconds, self._is_late, going)]
         calls.append(
@@ -271,7 +279,10 @@ class Runs:
 
     # Its end
 
-    async def _end(self, going: Going, exit_code: int, heard: dict[str, Excerpt]) -> None:
+    async def _end(
+        self, going: Going, exit_code: int, heard: dict[str, Excerpt], why: str | None = None
+    ) -> None:
+        """@param why: it has failed, where its end does not say so itself."""
         run, entry, now = going.run, going.due.entry, self.now
         status = RunStatus.SUCCEEDED if exit_code == 0 else RunStatus.FAILED
         if going.is_late:
@@ -290,7 +301,7 @@ class Runs:
             token_id=None,
             retry_at=retry_at(entry, run, now, self.retry_seconds) if fails else None,
         )
-        error = _why(going, exit_code) if fails else None
+        error = why or _why(going, exit_code) if fails else None
         if run.token_id is not None:
             self._keyring.forget(run.token_id)
         await self._write(going, run.token_id, error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -330,6 +331,22 @@ def test_without_a_token_nobody_may(shared: Server, cron: Api) -> None:
     wrong = cron.with_token("hdy_" + "0" * 24 + "x" * 43)
     codes = {wrong.get("/crontab").json["code"] for _ in range(8)}
     assert codes == {"UNAUTHORIZED", "TOO_MANY_REQUESTS"}
+
+
+def test_nor_what_they_say_in_what_a_run_said(root: Api, cron: Api) -> None:
+    made = make(cron, command='echo "1 $KEY"; echo "$KEY" >&2', environment_vars={"KEY": "secret"})
+    path = f"/users/root/entries/{made['id']}"
+    cron("PATCH", path, {"environment_vars": {"KEY": "another"}})
+    cron("PATCH", path, {"environment_vars": {"KEY": "secret"}})
+    assert cron("POST", f"{path}/run").status == 202
+    late = time.monotonic() + 20
+    while cron.get(path).json["last_run"]["status"] == "running":
+        assert time.monotonic() < late
+    for scope, said in (("read", "***"), ("cron", "secret")):
+        reader = cron.with_token(issue(root, scope).token)
+        [run] = reader.get(f"{path}/runs").json["runs"]
+        assert (run["stdout"], run["stderr"]) == (f"1 {said}\n", f"{said}\n")
+        assert reader.get(path).json["last_run"] == run
 
 
 def test_who_may_read_sees_all_but_what_variables_say(root: Api, cron: Api) -> None:

@@ -10,7 +10,7 @@ import pytest
 import pytest_twisted
 
 from hoody.auth.tokens import Scope
-from hoody.cron import crontabs, entries
+from hoody.cron import crontabs, entries, output
 from hoody.cron.errors import CronError
 from hoody.errors import Conflict, Forbidden, Misdirected
 from tests.support.clockwork import APP, NIGHT, OTHER, container
@@ -344,7 +344,7 @@ async def test_what_changes_meanwhile_is_not_overwritten(cron: Cron) -> None:
 def test_the_mask_is_that_of_containers() -> None:
     from hoody.resources.api import containers
 
-    assert crontabs.MASK == containers.MASK
+    assert output.MASK == containers.MASK
 
 
 @awaits

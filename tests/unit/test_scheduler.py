@@ -120,6 +120,7 @@ async def test_what_cannot_be_begun_has_failed_and_says_why(cron: Clockwork) -> 
     [run] = await cron.runs_of(entry)
     assert (run.status, run.exit_code, run.stderr) == ("failed", 126, "There is no user.\n")
     assert await types(cron) == ["cron.run.started", "cron.run.failed"]
+    assert (await cron.told())[-1].data["error"] == "There is no user."
 
 
 @awaits

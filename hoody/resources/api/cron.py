@@ -8,11 +8,12 @@ from attrs import asdict, define
 from twisted.internet.threads import deferToThread
 
 from hoody.auth.tokens import Scope
-from hoody.cron.crontabs import MASK, Crontabs
+from hoody.cron.crontabs import Crontabs
 from hoody.cron.entries import Entries
 from hoody.cron.entry import Entry, Run
 from hoody.cron.errors import Invalid
 from hoody.cron.looking import Looking, Shown
+from hoody.cron.output import MASK
 from hoody.cron.rights import Asking, Own, is_over
 from hoody.cron.schedules import in_words
 from hoody.resources.api.containers import check_variables
