@@ -278,6 +278,8 @@ def test_reading_what_has_changed_finds_what_reading_all_does(disk: Disk, name: 
 
 def test_writes_just_before_and_after_are_told_apart(disk: Disk) -> None:
     """In one transaction with the snapshot, or the next."""
+    # What was written before is not to be written once more meanwhile, as the kernel may.
+    run("btrfs", "filesystem", "sync", str(disk.data))
     descriptor = os.open(disk.data / "file", os.O_RDWR | os.O_CREAT)
     try:
         for number in range(12):
