@@ -155,7 +155,11 @@ class Scheduler:
             pass
         if self._went_back:
             self._went_back = False
-            await self._bring_forward()
+            try:
+                await self._bring_forward()
+            except BaseException:
+                self._went_back = True
+                raise
         async with self._store.transaction(patience=5) as transaction:
             due = await transaction.cron.next_due(self.server_id)
         now = self._reactor.seconds()

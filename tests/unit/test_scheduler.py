@@ -12,8 +12,9 @@ from twisted.internet.defer import ensureDeferred
 
 from hoody.cron.entry import Entry, Run, RunStatus
 from hoody.cron.runs import KILL_AFTER
-from hoody.errors import CannotRun, Misdirected
+from hoody.errors import CannotRun, DatabaseAway, Misdirected
 from hoody.store.memory import MemoryStore
+from hoody.store.memory_cron import MemoryCron
 from tests.support.clockwork import APP, NIGHT, OTHER, SERVER, Clockwork, container
 
 
@@ -387,6 +388,26 @@ async def test_a_clock_that_was_set_back_while_no_server_was_there(cron: Clockwo
     ahead = NIGHT + timedelta(days=1000, minutes=55)
     await cron.add(next_fire_at=ahead)
     await cron.start()
+    cron.until(2, 55)
+    assert len(cron.stage.commands) == 1
+
+
+@awaits
+async def test_a_clock_that_is_set_back_as_the_database_goes(
+    cron: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = cron.scheduler.now
+    await cron.start()
+    cron.set_clock(right + timedelta(days=1000))
+    await cron.add()
+    later_than = MemoryCron.later_than
+
+    async def gone(*_: Any) -> Any:
+        monkeypatch.setattr(MemoryCron, "later_than", later_than)
+        raise DatabaseAway("it is away")
+
+    monkeypatch.setattr(MemoryCron, "later_than", gone)
+    cron.set_clock(right)
     cron.until(2, 55)
     assert len(cron.stage.commands) == 1
 
