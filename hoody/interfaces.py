@@ -470,6 +470,9 @@ class ICron(Interface):
     async def ending(server_id: str, now: datetime, limit: int) -> list[Due]:
         """As L{due}, those whose time is over, which has not been told yet."""
 
+    async def seen(entry_ids: list[str]) -> list[Due]:
+        """What there is to know of these, in this order, without those that are not there."""
+
     async def later_than(server_id: str, now: datetime, after: str, limit: int) -> list[Entry]:
         """
         Those that are due at some time after C{now}, locked as by L{due}, by id; those alone
@@ -497,8 +500,8 @@ class ICron(Interface):
     async def last_runs(entry_ids: list[str]) -> dict[str, Run]:
         """The newest of each, without what it said."""
 
-    async def unfinished(server_id: str) -> list[Run]:
-        """Those of this server that are not over, oldest first."""
+    async def unfinished(server_id: str, after: str, limit: int) -> list[Run]:
+        """Those of this server that are not over, by id; those alone whose id is greater."""
 
     async def expire(before: datetime, limit: int) -> int:
         """Forget runs that were due before, of those that are over. @return: how many."""

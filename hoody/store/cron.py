@@ -176,7 +176,7 @@ class Cron:
             " FOR UPDATE OF e SKIP LOCKED",
             {"server": server_id, "now": now, "limit": limit},
         )
-        return await self._seen([row[0] for row in rows])
+        return await self.seen([row[0] for row in rows])
 
     async def retries(self, server_id: str, now: datetime, limit: int) -> list[Due]:
         rows = await self._link.run(
@@ -186,7 +186,7 @@ class Cron:
             {"server": server_id, "now": now, "limit": limit},
         )
         failed = [_run(row) for row in rows]
-        entries = {due.entry.id: due for due in await self._seen([one.entry_id for one in failed])}
+        entries = {due.entry.id: due for due in await self.seen([one.entry_id for one in failed])}
         return [evolve(entries[run.entry_id], failed=run) for run in failed]
 
     async def ending(self, server_id: str, now: datetime, limit: int) -> list[Due]:
@@ -196,14 +196,11 @@ class Cron:
             " FOR UPDATE OF e SKIP LOCKED",
             {"server": server_id, "now": now, "limit": limit},
         )
-        return await self._seen([row[0] for row in rows])
+        return await self.seen([row[0] for row in rows])
 
-    async def _seen(self, entry_ids: list[str]) -> list[Due]:
-        """
-        What there is to know of entries that are locked now. A question of its own: that which
-        locks them sees runs as they were when it was asked, and who had an entry until then may
-        have begun another.
-        """
+    async def seen(self, entry_ids: list[str]) -> list[Due]:
+        # A question of its own: that which locks them sees runs as they were when it was asked,
+        # and who had an entry until then may have begun another.
         if not entry_ids:
             return []
         rows = await self._link.run(
@@ -281,11 +278,11 @@ class Cron:
         )
         return {run.entry_id: run for run in map(_run, rows)}
 
-    async def unfinished(self, server_id: str) -> list[Run]:
+    async def unfinished(self, server_id: str, after: str, limit: int) -> list[Run]:
         rows = await self._link.run(
             f"SELECT {_RUN} FROM cron_runs r WHERE r.server_id = %s AND r.status = 'running'"
-            " ORDER BY r.scheduled_at, r.id",
-            (server_id,),
+            " AND r.id > %s ORDER BY r.id LIMIT %s",
+            (server_id, after, limit),
         )
         return [_run(row) for row in rows]
 

@@ -162,6 +162,13 @@ class MemoryCron:
         found = [entry for at, _, entry in self._ending(server_id) if at <= now]
         return [self._seen(entry) for entry in found[:limit]]
 
+    async def seen(self, entry_ids: list[str]) -> list[Due]:
+        return [
+            self._seen(self._rows.entries[each])
+            for each in entry_ids
+            if each in self._rows.entries
+        ]
+
     def _seen(self, entry: Entry) -> Due:
         container = self._containers.get(entry.container_id or "")
         return Due(
@@ -219,13 +226,13 @@ class MemoryCron:
             for run in found
         }
 
-    async def unfinished(self, server_id: str) -> list[Run]:
+    async def unfinished(self, server_id: str, after: str, limit: int) -> list[Run]:
         found = [
             each
             for each in self._rows.runs.values()
-            if each.server_id == server_id and each.status == RunStatus.RUNNING
+            if (each.server_id, each.status) == (server_id, RunStatus.RUNNING) and each.id > after
         ]
-        return sorted(found, key=lambda each: (each.scheduled_at, each.id))
+        return sorted(found, key=lambda each: each.id)[:limit]
 
     async def expire(self, before: datetime, limit: int) -> int:
         old = [

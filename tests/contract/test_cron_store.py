@@ -257,17 +257,35 @@ async def test_runs_come_newest_first_and_the_last_without_what_it_said(store: I
 
 
 @awaits
-async def test_unfinished_are_those_of_this_server_oldest_first(store: IStore) -> None:
+async def test_unfinished_are_those_of_this_server_by_id(store: IStore) -> None:
     own = entry(server_id="s2")
-    newer, older = run_of(own), run_of(own, NOW - MINUTE, started_at=NOW)
+    first, second, third = sorted(
+        (run_of(own, NOW - number * MINUTE, started_at=NOW) for number in range(3)),
+        key=lambda run: run.id,
+    )
     over = [
         run_of(own, NOW + number * MINUTE, status=status)
         for number, status in enumerate(RunStatus, 1)
         if status != RunStatus.RUNNING
     ]
-    await begin(store, newer, older, run_of(own, NOW - 2 * MINUTE, server_id="s2"), *over)
+    elsewhere = run_of(own, NOW - 3 * MINUTE, server_id="s2")
+    await begin(store, second, third, first, elsewhere, *over)
     async with store.transaction() as transaction:
-        assert await transaction.cron.unfinished("s1") == [older, newer]
+        cron = transaction.cron
+        assert await cron.unfinished("s1", "", 9) == [first, second, third]
+        assert await cron.unfinished("s1", "", 2) == [first, second]
+        assert await cron.unfinished("s1", second.id, 2) == [third]
+
+
+@awaits
+async def test_what_there_is_to_know_of_some(store: IStore) -> None:
+    one, other = entry(), entry()
+    await keep(store, one, other)
+    await begin(store, *(run_of(one, NOW - number * MINUTE) for number in range(60)))
+    async with store.transaction() as transaction:
+        found = await transaction.cron.seen([other.id, "nobody", one.id])
+        assert [(due.entry, due.running) for due in found] == [(other, 0), (one, 60)]
+        assert await transaction.cron.seen([]) == []
 
 
 @awaits

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from twisted.internet.defer import ensureDeferred
 
 from hoody.cron.entry import Entry, Run, RunStatus
+from hoody.cron.errors import NotThere
 from hoody.cron.runs import KILL_AFTER
 from hoody.errors import CannotRun, DatabaseAway, Misdirected
 from hoody.store.memory import MemoryStore
@@ -175,7 +178,7 @@ async def test_no_more_run_at_once_than_may(cron: Clockwork) -> None:
     entries = [await cron.add() for _ in range(5)]
     cron.until(2, 55)
     async with cron.store.transaction() as transaction:
-        assert len(await transaction.cron.unfinished(SERVER)) == 5, "all are claimed"
+        assert len(await transaction.cron.unfinished(SERVER, "", 100)) == 5, "all are claimed"
     for count in (2, 3, 4, 5, 5):
         assert len(cron.stage.commands) == count
         next(each for each in cron.stage.commands if not each.ended.called).end()
@@ -315,6 +318,64 @@ async def test_a_server_that_was_killed_before_it_began_has_lost_it(cron: Clockw
         assert await transaction.tokens.all() == []
     again.until(3, 30)
     assert again.stage.commands == []
+
+
+@awaits
+async def test_however_many_were_lost_what_is_due_is_seen_to(
+    cron: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And some have lost their entry, too."""
+    batches = []
+    unfinished = MemoryCron.unfinished
+
+    async def some(*given: Any) -> list[Run]:
+        batches.append(await unfinished(*given))
+        return batches[-1]
+
+    async def all_that_was_said(*_: Any) -> Any:
+        raise AssertionError("it may be megabytes")
+
+    entries = [await cron.add(schedule="54 2 * * *") for _ in range(250)]
+    cron.most = 1
+    before = Clockwork(store=cron.store, clock=cron.clock, most=1)
+    await before.start()
+    before.until(2, 54)
+    before.scheduler._call.stop()
+    async with cron.store.transaction() as transaction:
+        await transaction.cron.remove(entries[7].id)
+    later = await cron.add()
+    monkeypatch.setattr(MemoryCron, "unfinished", some)
+    monkeypatch.setattr(MemoryCron, "runs", all_that_was_said)
+    await cron.start()
+    cron.until(2, 55)
+    assert [command.due.entry.id for command in cron.stage.commands] == [later.id]
+    assert list(map(len, batches)) == [100, 100, 50]
+    assert (await types(cron)).count("cron.run.failed") == 250
+
+
+@awaits
+async def test_what_was_asked_for_while_the_database_went_is_not_lost_and_run(
+    cron: Clockwork,
+) -> None:
+    """Before it was known what an earlier process had left."""
+    entry = await cron.add(enabled=False)
+    await cron.keyring.load()
+    cron.scheduler.start(SERVER)
+    begin = cron.store.transaction
+
+    @asynccontextmanager
+    async def goes(_: float = 0) -> AsyncIterator[Any]:
+        async with begin() as transaction:
+            yield transaction
+        raise DatabaseAway("it went, and had written it")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DatabaseAway):
+        patch.setattr(MemoryStore, "transaction", lambda *_: goes())
+        await cron.scheduler.run_now(entry, "ci")
+    cron.pass_by(3)
+    assert len(cron.stage.commands) == 1
+    assert statuses(await cron.runs_of(entry)) == ["running"]
+    assert "cron.run.failed" not in await types(cron)
 
 
 @awaits
@@ -467,6 +528,21 @@ async def test_it_runs_when_somebody_says_so(cron: Clockwork) -> None:
     cron.stage.commands[0].end()
     assert sorted(statuses(await cron.runs_of(entry))) == ["skipped", "succeeded"]
     assert {event.actor for event in await cron.told()} == {"ci"}
+
+
+@awaits
+async def test_by_hand_it_runs_as_it_is_now(cron: Clockwork) -> None:
+    await cron.start()
+    was = await cron.add(enabled=False)
+    async with cron.store.transaction() as transaction:
+        await transaction.cron.change(evolve(was, command="false", version=2))
+    run = await cron.scheduler.run_now(was, "ci")
+    assert (run.version, cron.stage.commands[0].due.entry.command) == (2, "false")
+    async with cron.store.transaction() as transaction:
+        await transaction.cron.remove(was.id)
+    with pytest.raises(NotThere):
+        await cron.scheduler.run_now(was, "ci")
+    assert len(cron.stage.commands) == 1
 
 
 @awaits
