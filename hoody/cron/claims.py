@@ -28,12 +28,14 @@ class Claim:
     @ivar passed: the first of the fires before that one which nobody saw to, as missed; C{None}
         if there were none.
     @ivar count: how many those were, up to a hundred.
+    @ivar why: it was missed, if that is not because nobody saw to it.
     """
 
     next_fire_at: datetime | None
     run: Run
     passed: Run | None = None
     count: int = 0
+    why: str | None = None
 
 
 def next_fire(entry: Entry, now: datetime) -> datetime | None:
@@ -73,6 +75,17 @@ def claim(due: Due, now: datetime, server_id: str) -> Claim:
         passed=passed,
         count=later,
     )
+
+
+def untold(due: Due, now: datetime, server_id: str, why: str) -> Claim:
+    """
+    What becomes of one whose schedule or time zone was good once, and is not known any more, as
+    when the machine's zones have changed: it is not due until it is changed.
+    """
+    first = due.entry.next_fire_at
+    assert first is not None
+    run = _run(due.entry, first, server_id, now, RunStatus.MISSED)
+    return Claim(next_fire_at=None, run=run, why=why)
 
 
 def is_in_the_way(due: Due) -> bool:

@@ -9,7 +9,7 @@ What was claimed and never ended is lost, and said to be, when this server comes
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from hoody.cron.claims import Claim, again, by_hand, claim, next_fire
+from hoody.cron.claims import Claim, again, by_hand, claim, next_fire, untold
 from hoody.cron.entry import TOPIC, Due, Entry, Run, RunStatus
 from hoody.cron.errors import NotThere
 from hoody.cron.runs import Runs
@@ -287,7 +287,7 @@ class Scheduler:
             if not dues:
                 return False
             claims = [
-                (due, claim(due, now, self.server_id))
+                (due, self._claim_of(due, now))
                 async for due in unhurried(self._reactor, dues, MOST_SECONDS)
             ]
             await transaction.cron.set_next(
@@ -299,6 +299,15 @@ class Scheduler:
                 begun += self._tell(transaction, due, made, now, new)
         return len(dues) == BATCH
 
+    def _claim_of(self, due: Due, now: datetime) -> Claim:
+        """One whose times cannot be told keeps no other waiting."""
+        try:
+            return claim(due, now, self.server_id)
+        except Exception as error:
+            _log.failure("when the entry {id} is due cannot be told", id=due.entry.id)
+            why = str(error) if isinstance(error, ValueError) else "when it is due is not known"
+            return untold(due, now, self.server_id, why)
+
     def _tell(
         self, transaction: ITransaction, due: Due, made: Claim, now: datetime, new: set[str]
     ) -> list[tuple[Due, Run]]:
@@ -309,7 +318,7 @@ class Scheduler:
             return []  # the clock was set back, and this has been
         if made.run.status is RunStatus.RUNNING:
             return [(due, made.run)]
-        transaction.record(told_of_run(due, made.run, now))
+        transaction.record(told_of_run(due, made.run, now, error=made.why))
         return []
 
     async def _claim_again(self) -> int:
@@ -366,7 +375,9 @@ class Scheduler:
     async def _sooner(self, entries: list[Entry], now: datetime) -> dict[str, datetime | None]:
         found: dict[str, datetime | None] = {}
         async for entry in unhurried(self._reactor, entries, MOST_SECONDS):
-            fire = next_fire(entry, now)
+            fire = None
+            with suppress(Exception):  # it is told of when it is due
+                fire = next_fire(entry, now)
             if fire is not None and entry.next_fire_at is not None and fire < entry.next_fire_at:
                 found[entry.id] = fire
         return found

@@ -336,8 +336,7 @@ async def test_however_many_were_lost_what_is_due_is_seen_to(
         raise AssertionError("it may be megabytes")
 
     entries = [await cron.add(schedule="54 2 * * *") for _ in range(250)]
-    cron.most = 1
-    before = Clockwork(store=cron.store, clock=cron.clock, most=1)
+    before = Clockwork(store=cron.store, clock=cron.clock, most=300)
     await before.start()
     before.until(2, 54)
     before.scheduler._call.stop()
@@ -376,6 +375,22 @@ async def test_what_was_asked_for_while_the_database_went_is_not_lost_and_run(
     assert len(cron.stage.commands) == 1
     assert statuses(await cron.runs_of(entry)) == ["running"]
     assert "cron.run.failed" not in await types(cron)
+
+
+@awaits
+async def test_one_whose_times_cannot_be_told_keeps_no_other_waiting(cron: Clockwork) -> None:
+    """As when a new list of time zones has no such one any more."""
+    await cron.start()
+    broken, other = await cron.add(), await cron.add()
+    async with cron.store.transaction() as transaction:
+        await transaction.cron.change(evolve(broken, timezone="Europe/Atlantis", version=2))
+    cron.set_clock(NIGHT)
+    cron.until(2, 55)
+    assert [command.due.entry.id for command in cron.stage.commands] == [other.id]
+    assert statuses(await cron.runs_of(broken)) == ["missed"]
+    assert (await kept(cron, broken)).next_fire_at is None
+    [missed] = [each for each in await cron.told() if each.event_type == "cron.run.missed"]
+    assert "Europe/Atlantis" in missed.data["error"]
 
 
 @awaits
