@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 import pytest_twisted
 from attrs import evolve
-from twisted.internet.defer import ensureDeferred
+from psycopg2.errors import ReadOnlySqlTransaction
+from twisted.internet.defer import Deferred, ensureDeferred, fail
 
 from hoody.cron.entry import Entry, Run, RunStatus
 from hoody.cron.errors import NotThere
-from hoody.cron.runs import KILL_AFTER
+from hoody.cron.runs import KILL_AFTER, Runs
+from hoody.cron.writing import Scribe
 from hoody.errors import CannotRun, DatabaseAway, Misdirected
 from hoody.store.memory import MemoryStore
 from hoody.store.memory_cron import MemoryCron
@@ -274,6 +276,81 @@ async def test_what_ends_while_the_database_is_away_is_written_later(cron: Clock
     assert run.finished_at is not None
     assert run.finished_at < NIGHT.replace(minute=55, second=2)
     assert await types(cron) == ["cron.run.started", "cron.run.failed"]
+
+
+def fails_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    write = Scribe.write
+
+    def once(*_: Any) -> Deferred[None]:
+        monkeypatch.setattr(Scribe, "write", write)
+        return fail(error)
+
+    monkeypatch.setattr(Scribe, "write", once)
+
+
+@awaits
+async def test_whatever_keeps_an_end_from_being_written_it_is_tried_again(
+    cron: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a database that takes no changes for a while."""
+    await cron.start()
+    entry = await cron.add()
+    cron.until(2, 55)
+    fails_once(monkeypatch, ReadOnlySqlTransaction())
+    cron.stage.commands[0].end()
+    cron.pass_by(3)
+    assert statuses(await cron.runs_of(entry)) == ["succeeded"]
+
+
+@awaits
+async def test_another_attempt_is_not_missed_as_the_database_blinks(
+    cron: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is late by its nature."""
+    cron.runs.retry_seconds = 600.0
+    await cron.start()
+    entry = await cron.add(retries=1)
+    cron.until(2, 55)
+    cron.stage.commands[0].end(1)
+    cron.until(3, 4, 50)
+    fails_once(monkeypatch, DatabaseAway("it is away"))
+    cron.until(3, 6)
+    assert statuses(await cron.runs_of(entry)) == ["failed", "running"]
+    cron.stage.commands[1].end()
+
+
+@awaits
+async def test_one_that_goes_wrong_in_an_unforeseen_way_is_over(
+    cron: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cron.start()
+    async with cron.store.transaction() as transaction:
+        await transaction.containers.add(container())
+    entry = await cron.add(container_id=APP, run_on="container", schedule="* * * * *")
+    monkeypatch.setattr(Runs, "_given", lambda *_: 1 / 0)
+    cron.until(2, 1)
+    monkeypatch.undo()
+    cron.pass_by(1)
+    [run] = await cron.runs_of(entry)
+    assert (run.status, run.token_id) == ("lost", None)
+    assert "in the server's log" in (await cron.told())[-1].data["error"]
+    async with cron.store.transaction() as transaction:
+        assert await transaction.tokens.all() == []
+    cron.until(2, 2)
+    assert len(cron.stage.commands) == 1
+
+
+@awaits
+async def test_nothing_begins_before_the_database_is_furnished(cron: Clockwork) -> None:
+    cron.scheduler.start(SERVER)
+    async with cron.store.transaction() as transaction:
+        await transaction.containers.add(container())
+    entry = await cron.add(container_id=APP, run_on="container")
+    cron.until(2, 55)
+    await cron.keyring.load()
+    cron.pass_by(2)
+    assert statuses(await cron.runs_of(entry)) == ["running"]
+    assert "SNAP_URL" in cron.stage.commands[0].environment
 
 
 @awaits
