@@ -479,6 +479,14 @@ class ICron(Interface):
         whose id is greater than C{after}.
         """
 
+    async def take_back(server_id: str, now: datetime, wait: timedelta) -> None:
+        """
+        The clock may have been ahead: forget those runs of this server that were missed or
+        skipped at a time which is yet to come, and have retries wait for no longer than they do.
+
+        @param wait: before the second attempt; twice that before the third, and so on.
+        """
+
     async def set_next(fires: dict[str, datetime | None]) -> None:
         """When each of these entries, by id, is due next; this makes no version."""
 

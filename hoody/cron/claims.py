@@ -17,7 +17,7 @@ CLOSEST = timedelta(minutes=1)
 """Two fires of one entry are not nearer to each other."""
 MOST_QUEUED = 10
 """Runs of one entry that may wait for their turn; what is due then is skipped."""
-MOST_RETRY_SECONDS = 3600.0
+MOST_RETRY = timedelta(hours=1)
 
 
 @frozen(kw_only=True)
@@ -118,7 +118,12 @@ def retry_at(entry: Entry, run: Run, now: datetime, seconds: float) -> datetime 
     """
     if run.attempt > entry.retries:
         return None
-    return now + timedelta(seconds=min(seconds * 2 ** (run.attempt - 1), MOST_RETRY_SECONDS))
+    return now + retry_wait(timedelta(seconds=seconds), run.attempt)
+
+
+def retry_wait(wait: timedelta, attempt: int) -> timedelta:
+    """Of the first attempt C{wait}, of each further one twice as long, up to an hour."""
+    return min(wait * (1 << min(attempt - 1, 30)), MOST_RETRY)
 
 
 def _run(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -357,8 +357,12 @@ class Scheduler:
     async def _bring_forward(self) -> None:
         """
         The clock may have been set back, perhaps while nobody looked: what was to be due by
-        the clock as it was may be due sooner. What has been a run already is not one again.
+        the clock as it was may be due sooner. What has been a run already is not one again; but
+        what was only said to be over by a clock that was ahead is yet to come.
         """
+        async with self._store.transaction(patience=5) as transaction:
+            seconds = timedelta(seconds=self._runs.retry_seconds)
+            await transaction.cron.take_back(self.server_id, self.now, seconds)
         after = ""
         while True:
             async with self._store.transaction(patience=5) as transaction:

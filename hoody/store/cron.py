@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ from attrs import asdict, define, evolve
 from zope.interface import implementer
 
 from hoody.auth.tokens import Scope
+from hoody.cron.claims import MOST_RETRY
 from hoody.cron.entry import Due, Entry, Run, RunStatus
 from hoody.interfaces import ICron
 from hoody.store.links import Link
@@ -225,6 +226,21 @@ class Cron:
             {"server": server_id, "now": now, "after": after, "limit": limit},
         )
         return [_entry(row) for row in rows]
+
+    async def take_back(self, server_id: str, now: datetime, wait: timedelta) -> None:
+        given = {"server": server_id, "now": now, "wait": wait, "most": MOST_RETRY}
+        await self._link.run(
+            "DELETE FROM cron_runs WHERE server_id = %(server)s AND scheduled_at > %(now)s"
+            " AND status IN ('missed', 'skipped')",
+            given,
+        )
+        # Of two to the power of more than some, the greatest wait is less.
+        longest = "least(%(wait)s * 2 ^ least(attempt - 1, 30), %(most)s)"
+        await self._link.run(
+            f"UPDATE cron_runs SET retry_at = %(now)s + {longest} WHERE server_id = %(server)s"
+            f" AND retry_at > %(now)s + {longest}",
+            given,
+        )
 
     async def set_next(self, fires: dict[str, datetime | None]) -> None:
         await self._link.run(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import define, evolve, field
 from zope.interface import implementer
 
 from hoody.containers.container import Container
+from hoody.cron.claims import retry_wait
 from hoody.cron.entry import Due, Entry, Run, RunStatus
 from hoody.interfaces import ICron
 from hoody.store.rows import without_nul
@@ -187,6 +188,14 @@ class MemoryCron:
         found = [entry for at, _, entry in self._firing(server_id) if at > now]
         later = [entry for entry in found if entry.id > after]
         return sorted(later, key=lambda entry: entry.id)[:limit]
+
+    async def take_back(self, server_id: str, now: datetime, wait: timedelta) -> None:
+        for run in [each for each in self._rows.runs.values() if each.server_id == server_id]:
+            if run.scheduled_at > now and run.status in (RunStatus.MISSED, RunStatus.SKIPPED):
+                del self._rows.runs[run.id]
+            elif run.retry_at is not None:
+                latest = now + retry_wait(wait, run.attempt)
+                self._rows.runs[run.id] = evolve(run, retry_at=min(run.retry_at, latest))
 
     async def set_next(self, fires: dict[str, datetime | None]) -> None:
         for entry_id, at in fires.items():

@@ -13,6 +13,8 @@ from hoody.interfaces import IStore
 from tests.support.cron import MINUTE, begin, entry, housed, keep, run_of
 from tests.support.stores import NOW, awaits
 
+LATE = NOW + 9999 * MINUTE
+
 # Entries and their versions
 
 
@@ -275,6 +277,29 @@ async def test_unfinished_are_those_of_this_server_by_id(store: IStore) -> None:
         assert await cron.unfinished("s1", "", 9) == [first, second, third]
         assert await cron.unfinished("s1", "", 2) == [first, second]
         assert await cron.unfinished("s1", second.id, 2) == [third]
+
+
+@awaits
+async def test_what_was_said_by_a_clock_that_was_ahead_is_taken_back(store: IStore) -> None:
+    own = entry()
+    ahead = [run_of(own, NOW + n * MINUTE, status=s) for n, s in enumerate(RunStatus, 1)]
+    missed = run_of(own, NOW, status=RunStatus.MISSED)
+    other = run_of(own, NOW + 99 * MINUTE, status=RunStatus.MISSED, server_id="s2")
+    failed = [
+        run_of(own, NOW - MINUTE, status=RunStatus.FAILED, attempt=attempt, retry_at=at)
+        for attempt, at in ((1, NOW), (2, NOW + MINUTE), (3, NOW + 60 * MINUTE), (90, LATE))
+    ]
+    await begin(store, *ahead, missed, other, *failed)
+    async with store.transaction() as transaction:
+        cron = transaction.cron
+        await cron.take_back("s1", NOW, MINUTE)
+        there = [run.status for run in ahead if await cron.run(run.id) is not None]
+        assert there == [s for s in RunStatus if s not in ("missed", "skipped")]
+        assert await cron.run(missed.id) == missed
+        assert await cron.run(other.id) == other
+        found = [await cron.run(run.id) for run in failed]
+    times = [NOW, NOW + MINUTE, NOW + 4 * MINUTE, NOW + 60 * MINUTE]
+    assert [run.retry_at for run in found if run] == times
 
 
 @awaits

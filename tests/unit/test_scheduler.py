@@ -546,6 +546,39 @@ async def test_a_clock_that_was_set_back_while_no_server_was_there(cron: Clockwo
 
 
 @awaits
+async def test_what_was_missed_by_a_clock_that_was_ahead_is_yet_to_come(cron: Clockwork) -> None:
+    right = cron.scheduler.now
+    await cron.start()
+    entry = await cron.add()
+    cron.set_clock(right + timedelta(days=365))
+    assert statuses(await cron.runs_of(entry)) == ["missed", "missed"]
+    cron.set_clock(right)
+    cron.until(2, 55)
+    [command] = cron.stage.commands
+    command.end()
+    assert statuses(await cron.runs_of(entry)) == ["succeeded"]
+
+
+@awaits
+async def test_another_attempt_does_not_wait_for_longer_when_the_clock_is_set_back(
+    cron: Clockwork,
+) -> None:
+    await cron.start()
+    entry = await cron.add(retries=2)
+    cron.until(2, 55)
+    cron.stage.commands[0].end(1)
+    cron.set_clock(NIGHT.replace(minute=10))
+    cron.pass_by(31)
+    assert statuses(await cron.runs_of(entry)) == ["failed", "running"]
+    cron.stage.commands[1].end(1)
+    cron.set_clock(NIGHT.replace(minute=5))
+    cron.pass_by(40)
+    assert len(cron.stage.commands) == 2
+    cron.pass_by(21)
+    assert len(cron.stage.commands) == 3
+
+
+@awaits
 async def test_a_clock_that_is_set_back_as_the_database_goes(
     cron: Clockwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
