@@ -139,8 +139,8 @@ class Runs:
         await self._until_over()
         for strike in ("terminate", "kill"):
             for going in tuple(self.going.values()):
+                going.is_stopped = going.has_begun  # its command may be about to
                 if going.command is not None:
-                    going.is_stopped = True
                     getattr(going.command, strike)()
             self._late = self._reactor.seconds() + KILL_AFTER
             await self._until_over()
@@ -248,6 +248,8 @@ class Runs:
             heard["stderr"].hear(why + "\n")
             await self._end(going, NOT_BEGUN, heard, why)
             return
+        if going.is_stopped:
+            command.kill()
         calls = [self._reactor.callLater(going.due.entry.timeout_seconds, self._is_late, going)]
         calls.append(
             self._reactor.callLater(

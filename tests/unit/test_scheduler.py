@@ -20,7 +20,7 @@ from hoody.cron.writing import Scribe
 from hoody.errors import CannotRun, DatabaseAway, Misdirected
 from hoody.store.memory import MemoryStore
 from hoody.store.memory_cron import MemoryCron
-from tests.support.clockwork import APP, NIGHT, OTHER, SERVER, Clockwork, container
+from tests.support.clockwork import APP, NIGHT, OTHER, SERVER, Clockwork, Stage, container
 
 
 def awaits(test: Callable[..., Any]) -> Any:
@@ -687,4 +687,33 @@ async def test_who_stops_lets_runs_end_and_then_ends_them(cron: Clockwork) -> No
     assert stopping.called
     [run] = await cron.runs_of(entry)
     assert run.status == "failed"
+    assert (await cron.told())[-1].data["error"] == "the server was stopped"
+
+
+@awaits
+async def test_what_begins_as_others_are_ended_is_ended_too(
+    cron: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one whose container takes long to wake."""
+    await cron.start()
+    entry = await cron.add()
+    awake: Deferred[None] = Deferred()
+    begin = Stage.begin
+
+    async def slowly(*given: Any) -> Any:
+        await awake
+        return await begin(*given)
+
+    monkeypatch.setattr(Stage, "begin", slowly)
+    cron.until(2, 55)
+    await cron.scheduler.stop()
+    stopping = ensureDeferred(cron.runs.stop(1.0))
+    cron.pass_by(2)
+    awake.callback(None)
+    [command] = cron.stage.commands
+    assert command.signals == ["KILL"]
+    command.end(-9)
+    cron.pass_by(1)
+    assert stopping.called
+    assert statuses(await cron.runs_of(entry)) == ["failed"]
     assert (await cron.told())[-1].data["error"] == "the server was stopped"
