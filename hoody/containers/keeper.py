@@ -62,6 +62,7 @@ class Keeper:
     commands: int = field(default=0, init=False)
     errands: int = field(default=0, init=False)
     held: bool = field(default=False, init=False)
+    _idle_before: float = field(default=0.0, init=False)
     life: Life = field(init=False)
     _state: str | None = field(default=None, init=False)
     _origin: str = field(default="unknown", init=False)
@@ -138,8 +139,11 @@ class Keeper:
     def errand(self) -> Iterator[None]:
         """
         As L{busy}, of a command that nobody waits for: as long as it lasts nothing counts as a
-        visit but visits, and afterwards the container is as idle as if it had not been.
+        visit but visits, and afterwards the container is as idle as it was before: what keeps it
+        awake by itself is not seen meanwhile.
         """
+        if not self.errands:
+            self._idle_before = self.reactor.seconds() - self.moved_at
         self.commands += 1
         self.errands += 1
         try:
@@ -147,6 +151,8 @@ class Keeper:
         finally:
             self.commands -= 1
             self.errands -= 1
+            if not self.errands:
+                self.moved_at = max(self.moved_at, self.reactor.seconds() - self._idle_before)
             self.around.idle.forget(self)
 
     def has_moved(self) -> None:

@@ -644,6 +644,21 @@ async def _one_that_runs() -> tuple[World, Store, Fleet, keepers.Keeper]:
     return world, store, fleet, fleet.keepers["a"]
 
 
+@_case
+async def test_one_that_keeps_itself_awake_is_not_put_to_sleep_behind_an_errand() -> None:
+    """What it does by itself is not seen as long as that lasts."""
+    _, _, _, keeper = await _one_that_runs()
+    keeper.moved_at = keeper.reactor.seconds() - 5
+    with keeper.errand():
+        keeper.moved_at -= 60
+        with keeper.errand():
+            keeper.moved_at -= 40
+    assert keeper.reactor.seconds() - keeper.moved_at == pytest.approx(5, abs=1)
+    with keeper.errand():
+        keeper.touch()
+    assert keeper.reactor.seconds() - keeper.moved_at == pytest.approx(0, abs=1)
+
+
 async def _fall_asleep(fleet: Fleet, keeper: keepers.Keeper) -> None:
     keeper.sleep.doze()
     await _settled(fleet)
