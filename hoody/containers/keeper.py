@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, evolve, field
@@ -139,11 +140,12 @@ class Keeper:
     def errand(self) -> Iterator[None]:
         """
         As L{busy}, of a command that nobody waits for: as long as it lasts nothing counts as a
-        visit but visits, and afterwards the container is as idle as it was before: what keeps it
-        awake by itself is not seen meanwhile.
+        visit but visits, and afterwards the container is as idle as if it had not been. One that
+        was awake is as idle as before: what keeps it awake by itself is not seen meanwhile.
         """
         if not self.errands:
-            self._idle_before = self.reactor.seconds() - self.moved_at
+            is_awake = self.state == "running"
+            self._idle_before = self.reactor.seconds() - self.moved_at if is_awake else inf
         self.commands += 1
         self.errands += 1
         try:
