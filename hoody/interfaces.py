@@ -12,7 +12,7 @@ from zope.interface import Attribute, Interface
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from twisted.internet.defer import Deferred
 
@@ -470,10 +470,21 @@ class ICron(Interface):
     async def ending(server_id: str, now: datetime, limit: int) -> list[Due]:
         """As L{due}, those whose time is over, which has not been told yet."""
 
+    async def seen(entry_ids: list[str]) -> list[Due]:
+        """What there is to know of these, in this order, without those that are not there."""
+
     async def later_than(server_id: str, now: datetime, after: str, limit: int) -> list[Entry]:
         """
         Those that are due at some time after C{now}, locked as by L{due}, by id; those alone
         whose id is greater than C{after}.
+        """
+
+    async def take_back(server_id: str, now: datetime, wait: timedelta) -> None:
+        """
+        The clock may have been ahead: forget those runs of this server that were missed or
+        skipped at a time which is yet to come, and have retries wait for no longer than they do.
+
+        @param wait: before the second attempt; twice that before the third, and so on.
         """
 
     async def set_next(fires: dict[str, datetime | None]) -> None:
@@ -497,8 +508,8 @@ class ICron(Interface):
     async def last_runs(entry_ids: list[str]) -> dict[str, Run]:
         """The newest of each, without what it said."""
 
-    async def unfinished(server_id: str) -> list[Run]:
-        """Those of this server that are not over, oldest first."""
+    async def unfinished(server_id: str, after: str, limit: int) -> list[Run]:
+        """Those of this server that are not over, by id; those alone whose id is greater."""
 
     async def expire(before: datetime, limit: int) -> int:
         """Forget runs that were due before, of those that are over. @return: how many."""

@@ -89,7 +89,12 @@ class Execution(ProcessProtocol):
         if self._gone:
             self._end(-signal.SIGKILL)
             return
-        self._reactor.spawnProcess(self, words[0], words, env=environment, path="/")
+        try:
+            self._reactor.spawnProcess(self, words[0], words, env=environment, path="/")
+        except OSError as error:  # no process, or no descriptor, is left
+            self.tell("stderr", f"The server cannot begin it: {error.strerror}.\n")
+            self._end(NOT_RUN)
+            return
         if seconds is not None:
             self._late = self._reactor.callLater(seconds, self._is_late)
 

@@ -17,7 +17,7 @@ CLOSEST = timedelta(minutes=1)
 """Two fires of one entry are not nearer to each other."""
 MOST_QUEUED = 10
 """Runs of one entry that may wait for their turn; what is due then is skipped."""
-MOST_RETRY_SECONDS = 3600.0
+MOST_RETRY = timedelta(hours=1)
 
 
 @frozen(kw_only=True)
@@ -28,12 +28,14 @@ class Claim:
     @ivar passed: the first of the fires before that one which nobody saw to, as missed; C{None}
         if there were none.
     @ivar count: how many those were, up to a hundred.
+    @ivar why: it was missed, if that is not because nobody saw to it.
     """
 
     next_fire_at: datetime | None
     run: Run
     passed: Run | None = None
     count: int = 0
+    why: str | None = None
 
 
 def next_fire(entry: Entry, now: datetime) -> datetime | None:
@@ -75,6 +77,17 @@ def claim(due: Due, now: datetime, server_id: str) -> Claim:
     )
 
 
+def untold(due: Due, now: datetime, server_id: str, why: str) -> Claim:
+    """
+    What becomes of one whose schedule or time zone was good once, and is not known any more, as
+    when the machine's zones have changed: it is not due until it is changed.
+    """
+    first = due.entry.next_fire_at
+    assert first is not None
+    run = _run(due.entry, first, server_id, now, RunStatus.MISSED)
+    return Claim(next_fire_at=None, run=run, why=why)
+
+
 def is_in_the_way(due: Due) -> bool:
     """Whether an earlier run keeps another from being begun, or from waiting."""
     if due.entry.overlap == "skip":
@@ -105,7 +118,12 @@ def retry_at(entry: Entry, run: Run, now: datetime, seconds: float) -> datetime 
     """
     if run.attempt > entry.retries:
         return None
-    return now + timedelta(seconds=min(seconds * 2 ** (run.attempt - 1), MOST_RETRY_SECONDS))
+    return now + retry_wait(timedelta(seconds=seconds), run.attempt)
+
+
+def retry_wait(wait: timedelta, attempt: int) -> timedelta:
+    """Of the first attempt C{wait}, of each further one twice as long, up to an hour."""
+    return min(wait * (1 << min(attempt - 1, 30)), MOST_RETRY)
 
 
 def _run(

@@ -11,18 +11,20 @@ from collections.abc import Callable
 from typing import Any
 
 from attrs import define, field
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import ProcessProtocol
-from twisted.internet.threads import deferToThread
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from hoody.containers.commands import IN_ITS_HOME
 from hoody.errors import CannotRun
 from hoody.interfaces import ICommand
+from hoody.later import in_thread
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+LOOK_UP_SECONDS = 30.0
+"""How long a user is looked up."""
 LAST_WORDS_SECONDS = 1.0
 """How long the output of one that has ended is still listened to: others may hold it open."""
 LOOK_SECONDS = 0.05
@@ -67,7 +69,12 @@ class HostCommand(ProcessProtocol):
 
         @raise CannotRun: if there is no such user, or we may not be them.
         """
-        words, given = await deferToThread(_words, user)
+        looking = in_thread(reactor, lambda: _words(user))
+        looking.addTimeout(LOOK_UP_SECONDS, reactor)
+        try:
+            words, given = await looking
+        except TimeoutError:
+            raise CannotRun(f"It takes too long to find out who {user} is.") from None
         made = cls(reactor, hear)
         try:
             reactor.spawnProcess(made, words[0], [*words, command], env={**given, **environment})
@@ -143,7 +150,7 @@ class HostCommand(ProcessProtocol):
 def _words(user: str) -> tuple[list[str], dict[str, str]]:
     """
     What runs a command as a user, but for the command itself; and what is in its environment.
-    To be called from a thread: who is there may be asked of the network.
+    To be called from a thread of its own: who is there may be asked of a network that hangs.
     """
     try:
         found = pwd.getpwnam(user)

@@ -31,6 +31,8 @@ KILL_AFTER = 5.0
 """Seconds that a command has from SIGTERM to SIGKILL."""
 AGAIN_SECONDS = 1.0
 """Until the database is asked again that was away."""
+MOST_AGAIN = 60.0
+"""And for so long it is not asked, if it is there and does not do it."""
 TOKEN_SECONDS = 60.0
 """For so long after its time-out a run's token would be good, should nobody take it away."""
 NOT_BEGUN = 126
@@ -163,17 +165,35 @@ class Runs:
             if self._is_stopping:
                 return
             going.has_begun = True
-            secret = await self._begin(going)
-            if going.run.status is RunStatus.RUNNING:
-                await self._see_through(going, secret)
+            try:
+                secret = await self._begin(going)
+                if going.run.status is RunStatus.RUNNING:
+                    await self._see_through(going, secret)
+            except Exception:
+                _log.failure("a run was lost sight of")
+                await self._lose(going)
         finally:
             self._room.release()
+
+    async def _lose(self, going: Going) -> None:
+        """Nothing of its entry would run any more, were it said to be running."""
+        run = going.run
+        if going.command is not None:
+            going.command.kill()
+        if run.token_id is not None:
+            self._keyring.forget(run.token_id)
+        going.run = evolve(run, status=RunStatus.LOST, finished_at=self.now, token_id=None)
+        await self._write(
+            going, run.token_id, "it failed for a reason that is in the server's log"
+        )
 
     async def _begin(self, going: Going) -> str | None:
         """Write down that it begins, and give it its token; the database may be away for long."""
         due, asked = going.due, going.run
         deadline = timedelta(seconds=due.entry.start_deadline_seconds)
-        late = max(self.now, asked.scheduled_at + deadline)
+        late = asked.scheduled_at + deadline
+        if self.now > late:  # it has waited for its turn, or this is another attempt
+            late = self.now + deadline
         tried: list[str] = []
         while True:
             now = self.now
@@ -197,6 +217,8 @@ class Runs:
             given = token if going.run.token_id is not None else None
             event = told_of_run(due, going.run, now, actor=going.actor)
             try:
+                if self._keyring.signer is None:
+                    raise DatabaseAway("it is not furnished yet")
                 note = Note(run=going.run, event=event, given=given, taken=tuple(tried))
                 await self._scribe.write(note)  # nobody knows which of those tried is there
             except DatabaseAway:
@@ -318,12 +340,15 @@ class Runs:
             try:
                 await self._scribe.write(note)
                 return
-            except DatabaseAway as away:
+            except Exception as error:
                 tries += 1
+                is_away = isinstance(error, DatabaseAway)
+                if not is_away:
+                    _log.failure("the end of a run is not written")
                 if self._is_stopping and tries > 1:
-                    _log.error("the end of a run is not written: {reason}", reason=away.reason)
+                    _log.error("the end of a run is not written: {error}", error=error)
                     return
-                await sleep(self._reactor, AGAIN_SECONDS)
+                await sleep(self._reactor, AGAIN_SECONDS if is_away else min(tries, MOST_AGAIN))
 
 
 def _why_not(error: Exception) -> str:
@@ -345,4 +370,5 @@ def _why(going: Going, exit_code: int) -> str:
 
 
 def _milliseconds(since: datetime, until: datetime) -> float:
-    return round((until - since).total_seconds() * 1000, 3)
+    """None at all, if the clock was set back in between."""
+    return max(0.0, round((until - since).total_seconds() * 1000, 3))

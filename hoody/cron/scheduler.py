@@ -9,8 +9,8 @@ What was claimed and never ended is lost, and said to be, when this server comes
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import define, evolve, field, frozen
@@ -19,8 +19,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from hoody.cron.claims import Claim, again, by_hand, claim, next_fire
+from hoody.cron.claims import Claim, again, by_hand, claim, next_fire, untold
 from hoody.cron.entry import TOPIC, Due, Entry, Run, RunStatus
+from hoody.cron.errors import NotThere
 from hoody.cron.runs import Runs
 from hoody.cron.telling import told_of_expiry, told_of_run
 from hoody.cron.writing import take_token
@@ -80,6 +81,7 @@ class Scheduler:
     _problem: str | None = field(default=None, init=False)
     _unsure: list[Unsure] = field(factory=list, init=False)
     _claimed: list[tuple[Due, Run]] = field(factory=list, init=False)
+    _asked: set[str] = field(factory=set, init=False)
     _call: LoopingCall = field(init=False)
     _working: Deferred[None] | None = field(default=None, init=False)
 
@@ -169,20 +171,34 @@ class Scheduler:
 
     async def _recover(self) -> None:
         """Runs of an earlier process were cut off, or never begun."""
-        now = self.now
+        after: str | None = ""
+        while after is not None:
+            after = await self._recover_some(after)
+
+    async def _recover_some(self, after: str) -> str | None:
+        """@return: after which to go on; C{None} if there are no more."""
         async with self._store.transaction(patience=10) as transaction:
-            for run in await transaction.cron.unfinished(self.server_id):
-                if run.id in self._runs.going:
-                    continue
-                lost = evolve(run, status=RunStatus.LOST, finished_at=now, token_id=None)
-                await transaction.cron.change_runs([lost])
-                await take_token(transaction, run.token_id)
-                due = await self._due_of(transaction, run.entry_id)
-                if due is not None:
+            now = self.now
+            found = await transaction.cron.unfinished(self.server_id, after, BATCH)
+            runs = [run for run in found if not self._is_ours(run)]
+            dues = await self._dues_of(transaction, {run.entry_id for run in runs})
+            lost = [
+                evolve(run, status=RunStatus.LOST, finished_at=now, token_id=None) for run in runs
+            ]
+            await transaction.cron.change_runs(lost)
+            for before, run in zip(runs, lost, strict=True):
+                await take_token(transaction, before.token_id)
+                if run.entry_id in dues:
                     error = "the server was killed while it ran"
                     if run.started_at is None:
                         error = "the server was killed before it began"
-                    transaction.record(told_of_run(due, lost, now, error=error))
+                    transaction.record(told_of_run(dues[run.entry_id], run, now, error=error))
+        return found[-1].id if len(found) == BATCH else None
+
+    def _is_ours(self, run: Run) -> bool:
+        """Whether it is of this process."""
+        unsure = (each.run.id for each in self._unsure)
+        return run.id in self._runs.going or run.id in self._asked or run.id in unsure
 
     async def _make_sure(self) -> None:
         """What turns out to have been claimed before the database went is begun now."""
@@ -191,7 +207,8 @@ class Scheduler:
         asked, found = self._unsure, set[str]()
         async with self._store.transaction(patience=5) as transaction:
             for each in asked:
-                if await transaction.cron.run(each.run.id) is not None:
+                run = await transaction.cron.run(each.run.id)
+                if run is not None and run.status is RunStatus.RUNNING:
                     found.add(each.run.id)
         now = self._reactor.seconds()
         self._unsure = [
@@ -220,14 +237,24 @@ class Scheduler:
         for due, run in begun:
             self._runs.add(due, run, actor)
 
-    async def _due_of(self, transaction: ITransaction, entry_id: str) -> Due | None:
-        entry = await transaction.cron.find(entry_id)
-        if entry is None:
+    async def _dues_of(self, transaction: ITransaction, entry_ids: set[str]) -> dict[str, Due]:
+        """By their ids; of one that was deleted, as it was."""
+        dues = {due.entry.id: due for due in await transaction.cron.seen(sorted(entry_ids))}
+        for entry_id in entry_ids - dues.keys():
             versions = await transaction.cron.versions(entry_id)
-            if not versions:
-                return None
-            entry = versions[0]
-        return await due_by_hand(transaction, entry)
+            if versions:
+                dues[entry_id] = await self._due_as_it_was(transaction, versions[0])
+        return dues
+
+    async def _due_as_it_was(self, transaction: ITransaction, entry: Entry) -> Due:
+        container = None
+        if entry.container_id is not None:
+            container = await transaction.containers.find(entry.container_id)
+        return Due(
+            entry=entry,
+            project_id=container.project_id if container else None,
+            container=container.name if container else None,
+        )
 
     async def _claim_all(self) -> None:
         """What is claimed is begun when all is: that takes longer. But it does not wait long."""
@@ -260,7 +287,7 @@ class Scheduler:
             if not dues:
                 return False
             claims = [
-                (due, claim(due, now, self.server_id))
+                (due, self._claim_of(due, now))
                 async for due in unhurried(self._reactor, dues, MOST_SECONDS)
             ]
             await transaction.cron.set_next(
@@ -272,6 +299,15 @@ class Scheduler:
                 begun += self._tell(transaction, due, made, now, new)
         return len(dues) == BATCH
 
+    def _claim_of(self, due: Due, now: datetime) -> Claim:
+        """One whose times cannot be told keeps no other waiting."""
+        try:
+            return claim(due, now, self.server_id)
+        except Exception as error:
+            _log.failure("when the entry {id} is due cannot be told", id=due.entry.id)
+            why = str(error) if isinstance(error, ValueError) else "when it is due is not known"
+            return untold(due, now, self.server_id, why)
+
     def _tell(
         self, transaction: ITransaction, due: Due, made: Claim, now: datetime, new: set[str]
     ) -> list[tuple[Due, Run]]:
@@ -282,7 +318,7 @@ class Scheduler:
             return []  # the clock was set back, and this has been
         if made.run.status is RunStatus.RUNNING:
             return [(due, made.run)]
-        transaction.record(told_of_run(due, made.run, now))
+        transaction.record(told_of_run(due, made.run, now, error=made.why))
         return []
 
     async def _claim_again(self) -> int:
@@ -321,8 +357,12 @@ class Scheduler:
     async def _bring_forward(self) -> None:
         """
         The clock may have been set back, perhaps while nobody looked: what was to be due by
-        the clock as it was may be due sooner. What has been a run already is not one again.
+        the clock as it was may be due sooner. What has been a run already is not one again; but
+        what was only said to be over by a clock that was ahead is yet to come.
         """
+        async with self._store.transaction(patience=5) as transaction:
+            seconds = timedelta(seconds=self._runs.retry_seconds)
+            await transaction.cron.take_back(self.server_id, self.now, seconds)
         after = ""
         while True:
             async with self._store.transaction(patience=5) as transaction:
@@ -339,7 +379,9 @@ class Scheduler:
     async def _sooner(self, entries: list[Entry], now: datetime) -> dict[str, datetime | None]:
         found: dict[str, datetime | None] = {}
         async for entry in unhurried(self._reactor, entries, MOST_SECONDS):
-            fire = next_fire(entry, now)
+            fire = None
+            with suppress(Exception):  # it is told of when it is due
+                fire = next_fire(entry, now)
             if fire is not None and entry.next_fire_at is not None and fire < entry.next_fire_at:
                 found[entry.id] = fire
         return found
@@ -351,16 +393,23 @@ class Scheduler:
 
     async def _run_now(self, entry: Entry, actor: str, request_id: str | None) -> Run:
         begun: list[tuple[Due, Run]] = []
-        with self._claiming(begun, actor):
-            return await self._claim_by_hand(begun, entry, actor, request_id)
+        try:
+            with self._claiming(begun, actor):
+                return await self._claim_by_hand(begun, entry, actor, request_id)
+        finally:
+            self._asked -= {run.id for _, run in begun}
 
     async def _claim_by_hand(
         self, begun: list[tuple[Due, Run]], entry: Entry, actor: str, request_id: str | None
     ) -> Run:
         async with self._store.transaction() as transaction:
             now = self.now
-            due = await due_by_hand(transaction, entry)
-            owner = await self._owner(transaction, entry)
+            # Of two who ask at once, one waits here, and sees what the other has begun.
+            found = await transaction.cron.find(entry.id, for_change=True)
+            if found is None:
+                raise NotThere("ENTRY_NOT_FOUND", f"The entry {entry.title!r} has been deleted.")
+            [due] = await transaction.cron.seen([entry.id])
+            owner = await self._owner(transaction, found)
             if owner != self.server_id:
                 names = await transaction.servers.names({owner})
                 raise Misdirected(
@@ -370,6 +419,7 @@ class Scheduler:
             while run.id not in await transaction.cron.begin([run]):
                 run = by_hand(due, now, self.server_id)  # another asked within this millisecond
             if run.status is RunStatus.RUNNING:
+                self._asked.add(run.id)
                 begun.append((due, run))
             else:
                 transaction.record(told_of_run(due, run, now, actor=actor, request_id=request_id))
@@ -381,17 +431,3 @@ class Scheduler:
             if container is not None:
                 return container.server_id
         return entry.server_id
-
-
-async def due_by_hand(transaction: ITransaction, entry: Entry) -> Due:
-    """An entry as if it were due, with what there is to know of it."""
-    container = None
-    if entry.container_id is not None:
-        container = await transaction.containers.find(entry.container_id)
-    runs, _ = await transaction.cron.runs(entry.id, 0, 50)
-    return Due(
-        entry=entry,
-        running=sum(run.status is RunStatus.RUNNING for run in runs),
-        project_id=container.project_id if container else None,
-        container=container.name if container else None,
-    )

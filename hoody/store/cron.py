@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -10,6 +10,7 @@ from attrs import asdict, define, evolve
 from zope.interface import implementer
 
 from hoody.auth.tokens import Scope
+from hoody.cron.claims import MOST_RETRY
 from hoody.cron.entry import Due, Entry, Run, RunStatus
 from hoody.interfaces import ICron
 from hoody.store.links import Link
@@ -176,7 +177,7 @@ class Cron:
             " FOR UPDATE OF e SKIP LOCKED",
             {"server": server_id, "now": now, "limit": limit},
         )
-        return await self._seen([row[0] for row in rows])
+        return await self.seen([row[0] for row in rows])
 
     async def retries(self, server_id: str, now: datetime, limit: int) -> list[Due]:
         rows = await self._link.run(
@@ -186,7 +187,7 @@ class Cron:
             {"server": server_id, "now": now, "limit": limit},
         )
         failed = [_run(row) for row in rows]
-        entries = {due.entry.id: due for due in await self._seen([one.entry_id for one in failed])}
+        entries = {due.entry.id: due for due in await self.seen([one.entry_id for one in failed])}
         return [evolve(entries[run.entry_id], failed=run) for run in failed]
 
     async def ending(self, server_id: str, now: datetime, limit: int) -> list[Due]:
@@ -196,14 +197,11 @@ class Cron:
             " FOR UPDATE OF e SKIP LOCKED",
             {"server": server_id, "now": now, "limit": limit},
         )
-        return await self._seen([row[0] for row in rows])
+        return await self.seen([row[0] for row in rows])
 
-    async def _seen(self, entry_ids: list[str]) -> list[Due]:
-        """
-        What there is to know of entries that are locked now. A question of its own: that which
-        locks them sees runs as they were when it was asked, and who had an entry until then may
-        have begun another.
-        """
+    async def seen(self, entry_ids: list[str]) -> list[Due]:
+        # A question of its own: that which locks them sees runs as they were when it was asked,
+        # and who had an entry until then may have begun another.
         if not entry_ids:
             return []
         rows = await self._link.run(
@@ -228,6 +226,21 @@ class Cron:
             {"server": server_id, "now": now, "after": after, "limit": limit},
         )
         return [_entry(row) for row in rows]
+
+    async def take_back(self, server_id: str, now: datetime, wait: timedelta) -> None:
+        given = {"server": server_id, "now": now, "wait": wait, "most": MOST_RETRY}
+        await self._link.run(
+            "DELETE FROM cron_runs WHERE server_id = %(server)s AND scheduled_at > %(now)s"
+            " AND status IN ('missed', 'skipped')",
+            given,
+        )
+        # Of two to the power of more than some, the greatest wait is less.
+        longest = "least(%(wait)s * 2 ^ least(attempt - 1, 30), %(most)s)"
+        await self._link.run(
+            f"UPDATE cron_runs SET retry_at = %(now)s + {longest} WHERE server_id = %(server)s"
+            f" AND retry_at > %(now)s + {longest}",
+            given,
+        )
 
     async def set_next(self, fires: dict[str, datetime | None]) -> None:
         await self._link.run(
@@ -281,11 +294,11 @@ class Cron:
         )
         return {run.entry_id: run for run in map(_run, rows)}
 
-    async def unfinished(self, server_id: str) -> list[Run]:
+    async def unfinished(self, server_id: str, after: str, limit: int) -> list[Run]:
         rows = await self._link.run(
             f"SELECT {_RUN} FROM cron_runs r WHERE r.server_id = %s AND r.status = 'running'"
-            " ORDER BY r.scheduled_at, r.id",
-            (server_id,),
+            " AND r.id > %s ORDER BY r.id LIMIT %s",
+            (server_id, after, limit),
         )
         return [_run(row) for row in rows]
 

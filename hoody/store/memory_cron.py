@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from attrs import define, evolve, field
 from zope.interface import implementer
 
 from hoody.containers.container import Container
+from hoody.cron.claims import retry_wait
 from hoody.cron.entry import Due, Entry, Run, RunStatus
 from hoody.interfaces import ICron
 from hoody.store.rows import without_nul
@@ -162,6 +163,13 @@ class MemoryCron:
         found = [entry for at, _, entry in self._ending(server_id) if at <= now]
         return [self._seen(entry) for entry in found[:limit]]
 
+    async def seen(self, entry_ids: list[str]) -> list[Due]:
+        return [
+            self._seen(self._rows.entries[each])
+            for each in entry_ids
+            if each in self._rows.entries
+        ]
+
     def _seen(self, entry: Entry) -> Due:
         container = self._containers.get(entry.container_id or "")
         return Due(
@@ -180,6 +188,14 @@ class MemoryCron:
         found = [entry for at, _, entry in self._firing(server_id) if at > now]
         later = [entry for entry in found if entry.id > after]
         return sorted(later, key=lambda entry: entry.id)[:limit]
+
+    async def take_back(self, server_id: str, now: datetime, wait: timedelta) -> None:
+        for run in [each for each in self._rows.runs.values() if each.server_id == server_id]:
+            if run.scheduled_at > now and run.status in (RunStatus.MISSED, RunStatus.SKIPPED):
+                del self._rows.runs[run.id]
+            elif run.retry_at is not None:
+                latest = now + retry_wait(wait, run.attempt)
+                self._rows.runs[run.id] = evolve(run, retry_at=min(run.retry_at, latest))
 
     async def set_next(self, fires: dict[str, datetime | None]) -> None:
         for entry_id, at in fires.items():
@@ -219,13 +235,13 @@ class MemoryCron:
             for run in found
         }
 
-    async def unfinished(self, server_id: str) -> list[Run]:
+    async def unfinished(self, server_id: str, after: str, limit: int) -> list[Run]:
         found = [
             each
             for each in self._rows.runs.values()
-            if each.server_id == server_id and each.status == RunStatus.RUNNING
+            if (each.server_id, each.status) == (server_id, RunStatus.RUNNING) and each.id > after
         ]
-        return sorted(found, key=lambda each: (each.scheduled_at, each.id))
+        return sorted(found, key=lambda each: each.id)[:limit]
 
     async def expire(self, before: datetime, limit: int) -> int:
         old = [

@@ -13,6 +13,8 @@ from hoody.interfaces import IStore
 from tests.support.cron import MINUTE, begin, entry, housed, keep, run_of
 from tests.support.stores import NOW, awaits
 
+LATE = NOW + 9999 * MINUTE
+
 # Entries and their versions
 
 
@@ -257,17 +259,58 @@ async def test_runs_come_newest_first_and_the_last_without_what_it_said(store: I
 
 
 @awaits
-async def test_unfinished_are_those_of_this_server_oldest_first(store: IStore) -> None:
+async def test_unfinished_are_those_of_this_server_by_id(store: IStore) -> None:
     own = entry(server_id="s2")
-    newer, older = run_of(own), run_of(own, NOW - MINUTE, started_at=NOW)
+    first, second, third = sorted(
+        (run_of(own, NOW - number * MINUTE, started_at=NOW) for number in range(3)),
+        key=lambda run: run.id,
+    )
     over = [
         run_of(own, NOW + number * MINUTE, status=status)
         for number, status in enumerate(RunStatus, 1)
         if status != RunStatus.RUNNING
     ]
-    await begin(store, newer, older, run_of(own, NOW - 2 * MINUTE, server_id="s2"), *over)
+    elsewhere = run_of(own, NOW - 3 * MINUTE, server_id="s2")
+    await begin(store, second, third, first, elsewhere, *over)
     async with store.transaction() as transaction:
-        assert await transaction.cron.unfinished("s1") == [older, newer]
+        cron = transaction.cron
+        assert await cron.unfinished("s1", "", 9) == [first, second, third]
+        assert await cron.unfinished("s1", "", 2) == [first, second]
+        assert await cron.unfinished("s1", second.id, 2) == [third]
+
+
+@awaits
+async def test_what_was_said_by_a_clock_that_was_ahead_is_taken_back(store: IStore) -> None:
+    own = entry()
+    ahead = [run_of(own, NOW + n * MINUTE, status=s) for n, s in enumerate(RunStatus, 1)]
+    missed = run_of(own, NOW, status=RunStatus.MISSED)
+    other = run_of(own, NOW + 99 * MINUTE, status=RunStatus.MISSED, server_id="s2")
+    failed = [
+        run_of(own, NOW - MINUTE, status=RunStatus.FAILED, attempt=attempt, retry_at=at)
+        for attempt, at in ((1, NOW), (2, NOW + MINUTE), (3, NOW + 60 * MINUTE), (90, LATE))
+    ]
+    await begin(store, *ahead, missed, other, *failed)
+    async with store.transaction() as transaction:
+        cron = transaction.cron
+        await cron.take_back("s1", NOW, MINUTE)
+        there = [run.status for run in ahead if await cron.run(run.id) is not None]
+        assert there == [s for s in RunStatus if s not in ("missed", "skipped")]
+        assert await cron.run(missed.id) == missed
+        assert await cron.run(other.id) == other
+        found = [await cron.run(run.id) for run in failed]
+    times = [NOW, NOW + MINUTE, NOW + 4 * MINUTE, NOW + 60 * MINUTE]
+    assert [run.retry_at for run in found if run] == times
+
+
+@awaits
+async def test_what_there_is_to_know_of_some(store: IStore) -> None:
+    one, other = entry(), entry()
+    await keep(store, one, other)
+    await begin(store, *(run_of(one, NOW - number * MINUTE) for number in range(60)))
+    async with store.transaction() as transaction:
+        found = await transaction.cron.seen([other.id, "nobody", one.id])
+        assert [(due.entry, due.running) for due in found] == [(other, 0), (one, 60)]
+        assert await transaction.cron.seen([]) == []
 
 
 @awaits

@@ -69,7 +69,7 @@ async def test_what_comes_while_others_are_written_is_written_together() -> None
     assert all(done.called for done in written)
     assert store.transactions == 1 + 3  # ours, the first alone, as many as may be, the rest
     async with store.transaction() as transaction:
-        runs = await transaction.cron.unfinished(SERVER)
+        runs = await transaction.cron.unfinished(SERVER, "", 100)
     assert [run.started_at for run in runs] == [NIGHT] * len(notes)
 
 

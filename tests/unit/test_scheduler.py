@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import pytest_twisted
-from twisted.internet.defer import ensureDeferred
+from attrs import evolve
+from psycopg2.errors import ReadOnlySqlTransaction
+from twisted.internet.defer import Deferred, ensureDeferred, fail
 
 from hoody.cron.entry import Entry, Run, RunStatus
-from hoody.cron.runs import KILL_AFTER
+from hoody.cron.errors import NotThere
+from hoody.cron.runs import KILL_AFTER, Runs
+from hoody.cron.writing import Scribe
 from hoody.errors import CannotRun, DatabaseAway, Misdirected
 from hoody.store.memory import MemoryStore
 from hoody.store.memory_cron import MemoryCron
@@ -175,7 +180,7 @@ async def test_no_more_run_at_once_than_may(cron: Clockwork) -> None:
     entries = [await cron.add() for _ in range(5)]
     cron.until(2, 55)
     async with cron.store.transaction() as transaction:
-        assert len(await transaction.cron.unfinished(SERVER)) == 5, "all are claimed"
+        assert len(await transaction.cron.unfinished(SERVER, "", 100)) == 5, "all are claimed"
     for count in (2, 3, 4, 5, 5):
         assert len(cron.stage.commands) == count
         next(each for each in cron.stage.commands if not each.ended.called).end()
@@ -273,6 +278,81 @@ async def test_what_ends_while_the_database_is_away_is_written_later(cron: Clock
     assert await types(cron) == ["cron.run.started", "cron.run.failed"]
 
 
+def fails_once(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    write = Scribe.write
+
+    def once(*_: Any) -> Deferred[None]:
+        monkeypatch.setattr(Scribe, "write", write)
+        return fail(error)
+
+    monkeypatch.setattr(Scribe, "write", once)
+
+
+@awaits
+async def test_whatever_keeps_an_end_from_being_written_it_is_tried_again(
+    cron: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a database that takes no changes for a while."""
+    await cron.start()
+    entry = await cron.add()
+    cron.until(2, 55)
+    fails_once(monkeypatch, ReadOnlySqlTransaction())
+    cron.stage.commands[0].end()
+    cron.pass_by(3)
+    assert statuses(await cron.runs_of(entry)) == ["succeeded"]
+
+
+@awaits
+async def test_another_attempt_is_not_missed_as_the_database_blinks(
+    cron: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is late by its nature."""
+    cron.runs.retry_seconds = 600.0
+    await cron.start()
+    entry = await cron.add(retries=1)
+    cron.until(2, 55)
+    cron.stage.commands[0].end(1)
+    cron.until(3, 4, 50)
+    fails_once(monkeypatch, DatabaseAway("it is away"))
+    cron.until(3, 6)
+    assert statuses(await cron.runs_of(entry)) == ["failed", "running"]
+    cron.stage.commands[1].end()
+
+
+@awaits
+async def test_one_that_goes_wrong_in_an_unforeseen_way_is_over(
+    cron: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await cron.start()
+    async with cron.store.transaction() as transaction:
+        await transaction.containers.add(container())
+    entry = await cron.add(container_id=APP, run_on="container", schedule="* * * * *")
+    monkeypatch.setattr(Runs, "_given", lambda *_: 1 / 0)
+    cron.until(2, 1)
+    monkeypatch.undo()
+    cron.pass_by(1)
+    [run] = await cron.runs_of(entry)
+    assert (run.status, run.token_id) == ("lost", None)
+    assert "in the server's log" in (await cron.told())[-1].data["error"]
+    async with cron.store.transaction() as transaction:
+        assert await transaction.tokens.all() == []
+    cron.until(2, 2)
+    assert len(cron.stage.commands) == 1
+
+
+@awaits
+async def test_nothing_begins_before_the_database_is_furnished(cron: Clockwork) -> None:
+    cron.scheduler.start(SERVER)
+    async with cron.store.transaction() as transaction:
+        await transaction.containers.add(container())
+    entry = await cron.add(container_id=APP, run_on="container")
+    cron.until(2, 55)
+    await cron.keyring.load()
+    cron.pass_by(2)
+    assert statuses(await cron.runs_of(entry)) == ["running"]
+    assert "SNAP_URL" in cron.stage.commands[0].environment
+
+
 @awaits
 async def test_of_several_that_nobody_saw_to_the_latest_runs(cron: Clockwork) -> None:
     entry = await cron.add(schedule="*/5 2 * * *")
@@ -315,6 +395,79 @@ async def test_a_server_that_was_killed_before_it_began_has_lost_it(cron: Clockw
         assert await transaction.tokens.all() == []
     again.until(3, 30)
     assert again.stage.commands == []
+
+
+@awaits
+async def test_however_many_were_lost_what_is_due_is_seen_to(
+    cron: Clockwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And some have lost their entry, too."""
+    batches = []
+    unfinished = MemoryCron.unfinished
+
+    async def some(*given: Any) -> list[Run]:
+        batches.append(await unfinished(*given))
+        return batches[-1]
+
+    async def all_that_was_said(*_: Any) -> Any:
+        raise AssertionError("it may be megabytes")
+
+    entries = [await cron.add(schedule="54 2 * * *") for _ in range(250)]
+    before = Clockwork(store=cron.store, clock=cron.clock, most=300)
+    await before.start()
+    before.until(2, 54)
+    before.scheduler._call.stop()
+    async with cron.store.transaction() as transaction:
+        await transaction.cron.remove(entries[7].id)
+    later = await cron.add()
+    monkeypatch.setattr(MemoryCron, "unfinished", some)
+    monkeypatch.setattr(MemoryCron, "runs", all_that_was_said)
+    await cron.start()
+    cron.until(2, 55)
+    assert [command.due.entry.id for command in cron.stage.commands] == [later.id]
+    assert list(map(len, batches)) == [100, 100, 50]
+    assert (await types(cron)).count("cron.run.failed") == 250
+
+
+@awaits
+async def test_what_was_asked_for_while_the_database_went_is_not_lost_and_run(
+    cron: Clockwork,
+) -> None:
+    """Before it was known what an earlier process had left."""
+    entry = await cron.add(enabled=False)
+    await cron.keyring.load()
+    cron.scheduler.start(SERVER)
+    begin = cron.store.transaction
+
+    @asynccontextmanager
+    async def goes(_: float = 0) -> AsyncIterator[Any]:
+        async with begin() as transaction:
+            yield transaction
+        raise DatabaseAway("it went, and had written it")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(DatabaseAway):
+        patch.setattr(MemoryStore, "transaction", lambda *_: goes())
+        await cron.scheduler.run_now(entry, "ci")
+    cron.pass_by(3)
+    assert len(cron.stage.commands) == 1
+    assert statuses(await cron.runs_of(entry)) == ["running"]
+    assert "cron.run.failed" not in await types(cron)
+
+
+@awaits
+async def test_one_whose_times_cannot_be_told_keeps_no_other_waiting(cron: Clockwork) -> None:
+    """As when a new list of time zones has no such one any more."""
+    await cron.start()
+    broken, other = await cron.add(), await cron.add()
+    async with cron.store.transaction() as transaction:
+        await transaction.cron.change(evolve(broken, timezone="Europe/Atlantis", version=2))
+    cron.set_clock(NIGHT)
+    cron.until(2, 55)
+    assert [command.due.entry.id for command in cron.stage.commands] == [other.id]
+    assert statuses(await cron.runs_of(broken)) == ["missed"]
+    assert (await kept(cron, broken)).next_fire_at is None
+    [missed] = [each for each in await cron.told() if each.event_type == "cron.run.missed"]
+    assert "Europe/Atlantis" in missed.data["error"]
 
 
 @awaits
@@ -393,6 +546,39 @@ async def test_a_clock_that_was_set_back_while_no_server_was_there(cron: Clockwo
 
 
 @awaits
+async def test_what_was_missed_by_a_clock_that_was_ahead_is_yet_to_come(cron: Clockwork) -> None:
+    right = cron.scheduler.now
+    await cron.start()
+    entry = await cron.add()
+    cron.set_clock(right + timedelta(days=365))
+    assert statuses(await cron.runs_of(entry)) == ["missed", "missed"]
+    cron.set_clock(right)
+    cron.until(2, 55)
+    [command] = cron.stage.commands
+    command.end()
+    assert statuses(await cron.runs_of(entry)) == ["succeeded"]
+
+
+@awaits
+async def test_another_attempt_does_not_wait_for_longer_when_the_clock_is_set_back(
+    cron: Clockwork,
+) -> None:
+    await cron.start()
+    entry = await cron.add(retries=2)
+    cron.until(2, 55)
+    cron.stage.commands[0].end(1)
+    cron.set_clock(NIGHT.replace(minute=10))
+    cron.pass_by(31)
+    assert statuses(await cron.runs_of(entry)) == ["failed", "running"]
+    cron.stage.commands[1].end(1)
+    cron.set_clock(NIGHT.replace(minute=5))
+    cron.pass_by(40)
+    assert len(cron.stage.commands) == 2
+    cron.pass_by(21)
+    assert len(cron.stage.commands) == 3
+
+
+@awaits
 async def test_a_clock_that_is_set_back_as_the_database_goes(
     cron: Clockwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -467,6 +653,21 @@ async def test_it_runs_when_somebody_says_so(cron: Clockwork) -> None:
     cron.stage.commands[0].end()
     assert sorted(statuses(await cron.runs_of(entry))) == ["skipped", "succeeded"]
     assert {event.actor for event in await cron.told()} == {"ci"}
+
+
+@awaits
+async def test_by_hand_it_runs_as_it_is_now(cron: Clockwork) -> None:
+    await cron.start()
+    was = await cron.add(enabled=False)
+    async with cron.store.transaction() as transaction:
+        await transaction.cron.change(evolve(was, command="false", version=2))
+    run = await cron.scheduler.run_now(was, "ci")
+    assert (run.version, cron.stage.commands[0].due.entry.command) == (2, "false")
+    async with cron.store.transaction() as transaction:
+        await transaction.cron.remove(was.id)
+    with pytest.raises(NotThere):
+        await cron.scheduler.run_now(was, "ci")
+    assert len(cron.stage.commands) == 1
 
 
 @awaits
