@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import os
 import socket
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -23,7 +24,7 @@ from typing import Any
 
 import psycopg2
 import psycopg2.extensions
-from attrs import define, field
+from attrs import define, field, frozen
 from twisted.internet.base import ReactorBase
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.error import ConnectionClosed
@@ -85,10 +86,77 @@ def in_words(error: BaseException) -> str:
     return "the connection was lost"
 
 
-class _Connection(txpostgres.Connection):  # type: ignore[misc]
-    """@ivar died: called when it is found dead while nothing is asked of it."""
+@define(eq=False)
+class _Watched:
+    """
+    A descriptor of our own for a connection's socket.
 
+    libpq closes its own when a connection dies. The reactor would go on to watch that number,
+    which is somebody else's next: theirs would not be watched, or no longer.
+    """
+
+    _reactor: Any
+    _number: int = field(default=-1, init=False)
+    _socket: int = field(default=-1, init=False)
+
+    def number(self, connection: Any) -> int:
+        """@return: -1 if it is closed, as reactors know it."""
+        if connection.closed:
+            return -1
+        try:
+            theirs = connection.fileno()
+            socket_of = os.fstat(theirs).st_ino
+        except OSError:
+            return self._number
+        if socket_of != self._socket:  # it tries another address
+            self.forget()
+            self._number, self._socket = os.dup(theirs), socket_of
+        return self._number
+
+    def forget(self) -> None:
+        """Whoever was watched by it is no longer."""
+        if self._number < 0:
+            return
+        for remove in (self._reactor.removeReader, self._reactor.removeWriter):
+            remove(_Numbered(self._number))
+        os.close(self._number)
+        self._number = self._socket = -1
+
+
+@frozen
+class _Numbered:
+    """Whatever the reactor watches under a number."""
+
+    _number: int
+
+    def fileno(self) -> int:
+        return self._number
+
+
+class _Cursor(txpostgres.Cursor):  # type: ignore[misc]
+    def __init__(self, cursor: Any, connection: _Connection) -> None:
+        super().__init__(cursor, connection)
+        self._watched = connection.watched
+
+    def fileno(self) -> int:
+        return self._watched.number(self.pollable())
+
+
+class _Connection(txpostgres.Connection):  # type: ignore[misc]
+    """
+    @ivar died: called when it is found dead while nothing is asked of it.
+    @ivar watched: what the reactor watches of it, and of its cursors.
+    """
+
+    cursorFactory = _Cursor
     died: Callable[[], None]
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__(reactor)
+        self.watched = _Watched(reactor)
+
+    def fileno(self) -> int:
+        return self.watched.number(self.pollable())
 
     def doRead(self) -> None:
         try:
@@ -221,18 +289,22 @@ class Link:
 
     def close(self) -> None:
         self.usable = False
-        if self._connection.pollable() is not None:
-            self._connection.close()
+        if self._connection.pollable() is None:
+            return
+        self._connection.close()
+        self._connection.watched.forget()
 
     def _answered(self, result: Any, waiting: Deferred[Any]) -> None:
         self._running = self._waiting = None
         quiet, self._quiet = self._quiet, []
-        if isinstance(result, Failure):
-            result = self._understood(result)
-        for done in quiet:
-            done.callback(None)
-        if not waiting.called:
-            waiting.callback(result)  # a Failure goes down the errbacks
+        try:
+            if isinstance(result, Failure):
+                result = self._understood(result)
+        finally:  # nobody is to wait for ever
+            for done in quiet:
+                done.callback(None)
+            if not waiting.called:
+                waiting.callback(result)  # a Failure goes down the errbacks
 
     def _understood(self, failure: Failure) -> Failure:
         error = failure.value
