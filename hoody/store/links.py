@@ -6,15 +6,13 @@ may wait for ever; here a caller may go at any time, and the connection is
 cleaned behind it. A connection that died idle raises into the reactor; here it
 is told to whoever keeps it.
 
-Private names of txpostgres used here, as of 1.7: that C{Connection.doRead}
-raises when an idle connection dies, which L{tests.contract.test_store} would
-notice, and C{_cursors}. Of Twisted's epoll reactor: C{_selectables}, C{_reads},
-C{_writes}, C{_poller} (L{tests.unit.test_links}).
+Private names of txpostgres used here, as of 1.7: none but that
+C{Connection.doRead} raises when an idle connection dies, which
+L{tests.contract.test_store} would notice.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
 import socket
@@ -163,24 +161,6 @@ class _Connection(txpostgres.Connection):  # type: ignore[misc]
             super().doRead()
         except Exception:
             self.died()
-
-    def close(self) -> None:
-        if self.fileno() < 0:
-            self._forget()
-        super().close()
-
-    def _forget(self) -> None:
-        """
-        libpq has closed its socket before us. The reactor would fail to take leave of it, and
-        never listen to who has a descriptor of the same number next.
-        """
-        reactor, ours = self.reactor, {id(each) for each in (self, *self._cursors)}
-        for fd in [fd for fd, each in reactor._selectables.items() if id(each) in ours]:
-            del reactor._selectables[fd]
-            reactor._reads.discard(fd)
-            reactor._writes.discard(fd)
-            with contextlib.suppress(OSError):  # epoll forgets what is closed by itself
-                reactor._poller.unregister(fd)
 
 
 async def resolved(dsn: str) -> dict[str, Any]:
