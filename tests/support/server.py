@@ -144,8 +144,9 @@ class Server:
         health = self.health()
         pipes, reactor = health["parts"]["pipes"], health["parts"]["reactor"]
         return Counts(
-            # Connections to the database come and go as they are wanted.
-            fds=health["fds"] - health["parts"]["database"]["connections"],
+            # Connections to the database come and go as they are wanted: libpq has a descriptor
+            # of each, and so have we.
+            fds=health["fds"] - 2 * health["parts"]["database"]["connections"],
             timers=reactor["timers"],
             connections=reactor["connections"],
             **{key: pipes[key] for key in ("paths", "transfers", "waiting", "running")},
