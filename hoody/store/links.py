@@ -192,7 +192,7 @@ class Link:
     """
     One connection: one question at a time.
 
-    @ivar late: until when what is asked may take, in seconds of the reactor's clock.
+    @ivar late: until when what is asked may take, by CLOCK_MONOTONIC.
     @ivar usable: whether more may be asked.
     @ivar on_death: called once, when it dies while nothing is asked of it.
     """
